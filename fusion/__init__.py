@@ -1,0 +1,1 @@
+"""Tokens read one another: the shared cross-attention fusion core."""
