@@ -1,0 +1,1 @@
+"""Files become typed batches. Knows formats, splits and units; never models."""

@@ -1,0 +1,1 @@
+"""Patients, their outcomes, and what is known of each."""

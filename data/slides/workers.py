@@ -1,0 +1,33 @@
+"""Processes that work for this one and end with it."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from concurrent.futures import Executor
+
+from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky.process_executor import BrokenProcessPool
+
+__all__ = ["BrokenProcessPool", "pool"]
+
+IDLE_SECONDS = 600
+
+
+def pool(workers: int) -> Executor:
+    """Worker processes, started once and kept; replaced by new ones after one has died."""
+    executor: Executor = get_reusable_executor(max_workers=workers, initializer=_end_with_parent, timeout=IDLE_SECONDS)
+    return executor
+
+
+def _end_with_parent() -> None:
+    """Let a worker end within a second of its parent: one that is killed cannot say so."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
