@@ -1,0 +1,1 @@
+"""One modality's batch becomes tokens."""
