@@ -1,0 +1,1 @@
+"""Tasks turn what was read into a decision and an honest number."""

@@ -1,0 +1,135 @@
+"""What there is: found by looking at the code, or named here once with the module that holds it."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from tasks.experiment.config import CONFIGS
+from tasks.experiment.signatures import ConfigError, did_you_mean
+
+TASKS = {"survival": "survival analysis from slides and genes"}
+BENCHES = {
+    "attention": "kernels.bench",
+    "cmta": "tasks.survival.bench",
+    "slides": "tasks.survival.bench_slides",
+}
+
+
+class Paper(NamedTuple):
+    """A reproduction: what it is, the module whose `run` makes it, and the data set it needs."""
+
+    title: str
+    module: str
+    needs: str
+
+
+PAPERS = {
+    "mcat-predictions": Paper(
+        "MCAT's published held-out risks, measured again (Chen et al., ICCV 2021)",
+        "tasks.reproduce.mcat_predictions",
+        "tcga",
+    ),
+    "survival-baselines": Paper(
+        "Age and ridge Cox on the five MCAT/CMTA cohorts", "tasks.reproduce.survival_baselines", "tcga"
+    ),
+}
+
+
+def listing(kind: str) -> list[dict[str, Any]]:
+    """Rows of one kind of thing.
+
+    Raises:
+        ConfigError: there is no such kind
+    """
+    kinds: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "tasks": lambda: [{"task": name, "what": what} for name, what in TASKS.items()],
+        "papers": lambda: [{"key": key, **paper._asdict()} for key, paper in PAPERS.items()],
+        "configs": _configs,
+        "encoders": lambda: _classes("encoders", "torch.nn", "Module"),
+        "operators": lambda: _classes("fusion.operators", "fusion.attention", "AttentionOp"),
+        "models": lambda: _classes("tasks.survival.models", "tasks.survival.models.base", "SurvivalModel"),
+        "data": _data,
+        "benches": lambda: [{"bench": key, "module": module} for key, module in BENCHES.items()],
+    }
+    if kind not in kinds:
+        raise ConfigError(f"list {kind}: expected one of {', '.join(kinds)}{did_you_mean(kind, kinds)}")
+    return kinds[kind]()
+
+
+def reproduction(key: str) -> Callable[[bool], dict[str, Any]]:
+    """The function that reproduces a paper; it takes `small`.
+
+    Raises:
+        ConfigError: there is no such paper
+    """
+    if key not in PAPERS:
+        raise ConfigError(f"reproduce {key}: no such paper{did_you_mean(key, PAPERS)} (there are {', '.join(PAPERS)})")
+    from data.sources import resolve
+
+    paper = PAPERS[key]
+    folder = resolve(paper.needs)
+    run: Callable[..., dict[str, Any]] = importlib.import_module(paper.module).run
+    return lambda small: run(folder, small)
+
+
+def bench(key: str) -> Callable[[], dict[str, Any]]:
+    """The function that runs a bench.
+
+    Raises:
+        ConfigError: there is no such bench
+    """
+    if key not in BENCHES:
+        raise ConfigError(f"bench {key}: no such bench{did_you_mean(key, BENCHES)} (there are {', '.join(BENCHES)})")
+    run: Callable[[], dict[str, Any]] = importlib.import_module(BENCHES[key]).run
+    return run
+
+
+def _configs() -> list[dict[str, Any]]:
+    """Shipped configs with the sentence their second comment line holds."""
+    rows = []
+    for path in sorted(CONFIGS.rglob("*.yaml")):
+        if path.parent.name != "_base":
+            comments = [line[1:].strip() for line in path.read_text().splitlines() if line.startswith("#")]
+            name = str(path.relative_to(CONFIGS).with_suffix(""))
+            rows.append({"config": name, "what": comments[1] if len(comments) > 1 else ""})
+    return rows
+
+
+def _classes(package: str, base_module: str, base_name: str) -> list[dict[str, Any]]:
+    """Public concrete subclasses of a base that are defined in a package, with the first line of their docstring."""
+    base = getattr(importlib.import_module(base_module), base_name)
+    root = importlib.import_module(package)
+    modules = [root, *(importlib.import_module(f"{package}.{m.name}") for m in pkgutil.iter_modules(root.__path__))]
+    found = {
+        cls
+        for module in modules
+        for name, cls in vars(module).items()
+        if inspect.isclass(cls)
+        and issubclass(cls, base)
+        and cls.__module__.startswith(package)
+        and not inspect.isabstract(cls)
+        and not name.startswith("_")
+        and cls is not base
+    }
+    rows = [{"class": cls.__name__, "what": (cls.__doc__ or "").strip().split("\n")[0]} for cls in found]
+    return sorted(rows, key=lambda row: row["class"])
+
+
+def _data() -> list[dict[str, Any]]:
+    from data.sources import SOURCES
+
+    return [
+        {
+            "name": source.name,
+            "here": "yes" if source.folder.is_dir() else "no",
+            "MB": round(source.size / 1e6, 1),
+            "what": source.what,
+            "licence": source.licence,
+            "address": source.address,
+        }
+        for source in SOURCES
+    ]

@@ -1,0 +1,188 @@
+"""The `fusion` command: any config, data sets, reports, benches, reproductions and a look at the installation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tasks.experiment.console import (
+    BAD_INPUT,
+    DONE,
+    SOME_FAILED,
+    numbers,
+    print_json,
+    print_table,
+    run_command,
+    say,
+    speak_up,
+)
+
+app = typer.Typer(
+    help="Multimodal fusion: from raw files to fused models, beside the simplest baseline.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+data = typer.Typer(
+    help="Data sets: what can be had, from where, and whether the copy here is whole.", no_args_is_help=True
+)
+app.add_typer(data, name="data")
+
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+DataSet = Annotated[str, typer.Argument(help="data set; `fusion data list` shows them")]
+
+
+@app.command()
+def run(
+    config: Annotated[str, typer.Argument(help="YAML file or shipped name; its `task` says what is run")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. trainer.max_epochs=5")
+    ] = None,
+    folds: Annotated[str, typer.Option(help="all, or indices with commas")] = "all",
+    seeds: Annotated[str, typer.Option(help="whole numbers with commas")] = "1",
+    jobs: Annotated[int, typer.Option(min=1, help="processes on this machine")] = 1,
+    engine: Annotated[str | None, typer.Option(help="Dask scheduler, tcp://host:port")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with an interrupted run")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="only results and errors")] = False,
+) -> int:
+    """Run any config."""
+    chosen, seeded = numbers(folds, "--folds"), numbers(seeds, "--seeds") or [1]
+    speak_up(quiet)
+    from tasks.survival.train import train
+
+    return train([config], overrides or [], chosen, seeded, jobs, engine, resume)
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[
+        str, typer.Argument(help="encoders, operators, models, tasks, papers, configs, data or benches")
+    ] = "tasks",
+    json: Json = False,
+) -> None:
+    """Show what there is."""
+    from tasks.catalogue import listing
+
+    rows = listing(kind)
+    print_json(rows) if json else print_table(rows)
+
+
+@data.command("list")
+def data_list(json: Json = False) -> None:
+    """Every data set: size, licence, official address, and whether it is here."""
+    from tasks.catalogue import listing
+
+    rows = listing("data")
+    print_json(rows) if json else print_table(rows)
+
+
+@data.command("import")
+def data_import(name: DataSet, folder: Annotated[Path, typer.Option("--from", help="folder with your copy")]) -> None:
+    """Take a data set from a local copy and verify every file."""
+    from data.sources import import_from
+
+    print(import_from(name, folder, say))
+
+
+@data.command("fetch")
+def data_fetch(name: DataSet) -> int:
+    """Download a data set's files from their official address and verify them."""
+    from data.sources import fetch
+
+    return _faults(name, fetch(name, say))
+
+
+@data.command("verify")
+def data_verify(name: DataSet) -> int:
+    """Compare every file of the copy here with its size and checksum."""
+    from data.sources import verify
+
+    return _faults(name, verify(name))
+
+
+def _faults(name: str, faults: list) -> int:
+    for fault in faults:
+        say(str(fault), name)
+    print(f"{name}: {'whole' if not faults else f'{len(faults)} files are missing or wrong'}")
+    return SOME_FAILED if faults else DONE
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="run folder")]) -> None:
+    """Write a run's report again; it may still be going."""
+    from tasks.experiment.folder import RunFolder
+    from tasks.survival.report import write
+
+    print(write(run, RunFolder.open(run).config["name"]))
+
+
+@app.command()
+def demo(runs: Annotated[Path, typer.Option(help="where run folders go")] = Path("runs")) -> int:
+    """Train, judge and report a fused model on a simulated cohort whose truth is known."""
+    speak_up(quiet=False)
+    from tasks.survival.demo import demo as run_demo
+
+    return run_demo(runs)
+
+
+@app.command()
+def reproduce(
+    paper: Annotated[str, typer.Argument(help="key; `fusion list papers` shows them")],
+    small: Annotated[bool, typer.Option("--small", help="the form that ends within three minutes")] = False,
+    json: Json = False,
+) -> int:
+    """Published figures beside ours: one row each, with the tolerance and why."""
+    from tasks.catalogue import reproduction
+
+    result = reproduction(paper)(small)
+    if json:
+        print_json(result)
+    else:
+        print_table(result["rows"])
+        print(f"{paper}: {'reproduced' if result['ok'] else 'NOT reproduced'}")
+    return DONE if result["ok"] else SOME_FAILED
+
+
+@app.command()
+def bench(
+    name: Annotated[str | None, typer.Argument(help="bench; `fusion list benches` shows them")] = None,
+    every: Annotated[bool, typer.Option("--all", help="all of them")] = False,
+    json: Json = False,
+) -> int:
+    """Time our code beside a peer in the same run."""
+    from tasks.catalogue import BENCHES
+    from tasks.catalogue import bench as find
+
+    if name is None and not every:
+        say(f"name a bench ({', '.join(BENCHES)}) or give --all", "fusion")
+        return BAD_INPUT
+    results = [find(key)() for key in (BENCHES if every else [str(name)])]
+    if json:
+        print_json(results if every else results[0])
+        return DONE
+    for result in results:
+        print(f"{result['bench']} on {result['device']}")
+        print_table(result["rows"])
+    return DONE
+
+
+@app.command()
+def doctor(json: Json = False) -> int:
+    """Check the installation: versions, devices, names, data, disk; each line with a remedy."""
+    from tasks.experiment.doctor import examine
+
+    findings = examine()
+    if json:
+        print_json([finding._asdict() for finding in findings])
+    else:
+        for finding in findings:
+            print(
+                f"{finding.state:4} {finding.what}: {finding.found}{f' -> {finding.remedy}' if finding.remedy else ''}"
+            )
+    return SOME_FAILED if any(finding.state == "FAIL" for finding in findings) else DONE
+
+
+def main() -> None:
+    run_command(app, "fusion")

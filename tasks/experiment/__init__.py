@@ -1,0 +1,1 @@
+"""What every task needs once: configs, run folders, units of work, fitting, comparisons and reports."""

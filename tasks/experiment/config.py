@@ -1,0 +1,183 @@
+"""Configs: YAML files overlaid on one another, typed by the constructors they build.
+
+Three steps, each usable alone:
+
+- `overlay` reads files (with `extends`) and `KEY=VALUE` overrides into one plain tree;
+- `resolve` checks the tree against the constructors' signatures and fills in every default;
+- `build` constructs the experiment.
+
+The top-level mapping `let` only holds names for interpolation (`let: {study: blca}`, then `${let.study}`).
+A mapping with `class_path` and `init_args` is an object. A class may be named in full or, when it lives in one of the
+experiment's `namespaces`, by its short name. Overrides may leave `init_args` out of the path.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from tasks.experiment.signatures import ConfigError, check, did_you_mean, named_class
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+Tree = dict[str, Any]
+
+
+def overlay(files: Sequence[Path | str], overrides: Iterable[str] = ()) -> Tree:
+    """Lay files over one another, then single values.
+
+    Args:
+        files: YAML files, first to last; each may name parents in `extends` (relative to itself, or shipped)
+        overrides: `KEY=VALUE` with a dotted key and a YAML value
+
+    Raises:
+        ConfigError: a file is missing or is not a mapping, an override is malformed, an interpolation fails
+    """
+    tree: Tree = {}
+    for file in files:
+        tree = merge(tree, _read(find(file), seen=()))
+    return overlay_values(tree, overrides)
+
+
+def overlay_values(tree: Tree, overrides: Iterable[str]) -> Tree:
+    """Lay `KEY=VALUE` over a tree and resolve its interpolations.
+
+    Raises:
+        ConfigError: an override is malformed, or an interpolation fails
+    """
+    for text in overrides:
+        tree = merge(tree, _override(text, tree))
+    try:
+        resolved = OmegaConf.to_container(OmegaConf.create(tree), resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}") from None
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items() if key != "let"}
+
+
+def merge(under: Tree, over: Mapping[str, Any]) -> Tree:
+    """`over` wins. Mappings merge, lists replace, another `class_path` drops the inherited `init_args`,
+    and `null` removes an inherited mapping."""
+    merged = copy.deepcopy(under)
+    if "class_path" in over and over["class_path"] != merged.get("class_path"):
+        merged.pop("init_args", None)
+    for key, value in over.items():
+        below = merged.get(key)
+        if value is None and isinstance(below, dict):
+            del merged[key]
+        elif isinstance(value, Mapping):
+            merged[key] = merge(below if isinstance(below, dict) else {}, value)
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged
+
+
+def find(file: Path | str) -> Path:
+    """A config file as given, or one of the shipped ones by its name below `configs/` (with or without `.yaml`)."""
+    given = Path(file)
+    for candidate in [given, *_shipped(given)]:
+        if candidate.is_file():
+            return candidate
+    near = did_you_mean(given.stem, [path.stem for path in CONFIGS.rglob("*.yaml")])
+    raise ConfigError(f"{file}: no such config{near}; `fusion list configs` shows the shipped ones")
+
+
+def _shipped(given: Path | str) -> list[Path]:
+    return [CONFIGS / given, CONFIGS / f"{given}.yaml", CONFIGS.parent / given]
+
+
+def _read(file: Path, seen: tuple[Path, ...]) -> Tree:
+    if file in seen:
+        raise ConfigError(f"{file}: extends itself through {' -> '.join(str(path) for path in seen)}")
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        place = getattr(error, "problem_mark", None)
+        where = f" line {place.line + 1}" if place else ""
+        raise ConfigError(f"{file}{where}: not readable as YAML ({getattr(error, 'problem', error)})") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file}: expected a mapping at the top, found {type(content).__name__}")
+    parents = content.pop("extends", [])
+    tree: Tree = {}
+    for parent in [parents] if isinstance(parents, str) else parents:
+        beside = (file.parent / parent).resolve()
+        path = next((place for place in [beside, *_shipped(parent)] if place.is_file()), None)
+        if path is None:
+            raise ConfigError(
+                f"{file}: extends {parent}, but neither {beside} nor a shipped config of that name exists"
+            )
+        tree = merge(tree, _read(path, (*seen, file)))
+    return merge(tree, content)
+
+
+def _override(text: str, tree: Tree) -> Tree:
+    """`a.b=3` as a tree, stepping through `init_args` where an object stands."""
+    match = re.fullmatch(r"([A-Za-z_][\w.-]*)=(.*)", text, re.DOTALL)
+    if match is None:
+        raise ConfigError(f"override '{text}': expected KEY=VALUE, for example trainer.max_epochs=5")
+    key, raw = match.groups()
+    try:
+        value = yaml.safe_load(raw)
+    except yaml.YAMLError:
+        raise ConfigError(f"override '{text}': the value is not readable as YAML") from None
+    path: list[str] = []
+    node: Any = tree
+    for name in key.split("."):
+        if isinstance(node, dict) and "class_path" in node and name not in ("class_path", "init_args"):
+            path.append("init_args")
+            node = node.get("init_args", {})
+        path.append(name)
+        node = node.get(name) if isinstance(node, dict) else None
+    if isinstance(node, dict) and "class_path" in node and isinstance(value, str):
+        path.append("class_path")
+    nested: Any = value
+    for name in reversed(path):
+        nested = {name: nested}
+    return dict(nested)
+
+
+def _parser(experiment: type) -> Any:
+    import jsonargparse
+
+    parser = jsonargparse.ArgumentParser(exit_on_error=False, allow_abbrev=False)
+    parser.add_class_arguments(experiment)
+    return parser
+
+
+def resolve(experiment: type, tree: Tree) -> Tree:
+    """The tree with every default filled in.
+
+    Raises:
+        ConfigError: one line naming the key, the class, the nearest right name and the options
+    """
+    checked = check(experiment, tree)
+    parser = _parser(experiment)
+    try:
+        namespace = parser.parse_object(copy.deepcopy(checked))
+        text = parser.dump(namespace, skip_unset=False)
+    except Exception as error:
+        # jsonargparse raises argparse.ArgumentError for a wrong value and TypeError for a bad signature alike.
+        raise ConfigError(" ".join(str(error).split())) from None
+    resolved = yaml.safe_load(text)
+    return dict(resolved)
+
+
+def build(experiment: type, resolved: Tree) -> Any:
+    """The experiment a resolved tree describes."""
+    parser = _parser(experiment)
+    return experiment(**dict(parser.instantiate(parser.parse_object(copy.deepcopy(resolved))).items()))
+
+
+def experiment_class(tree: Tree) -> type:
+    """Which experiment a tree is for, from its `task` key, which is removed from the tree."""
+    task = tree.pop("task", None)
+    tasks = {"survival": "tasks.survival.experiment.SurvivalExperiment"}
+    if task not in tasks:
+        raise ConfigError(f"task: found {task!r}; expected one of {', '.join(tasks)}{did_you_mean(str(task), tasks)}")
+    return named_class(tasks[task], (), "task")

@@ -1,0 +1,125 @@
+"""The command line's manners: one line per error, results on stdout, everything else on stderr, honest exit codes.
+
+Exit codes: 0 done, 1 some units failed (each is listed), 2 bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def run_command(app: Callable[..., Any], name: str) -> None:
+    """Run a typer application and end the process.
+
+    Args:
+        app: the typer application; its commands return an exit code or None
+        name: what stands before every error line
+    """
+    from typer.main import get_command
+
+    from tasks.experiment.names import check_names
+
+    try:
+        check_names()
+        code = get_command(app).main(prog_name=name, standalone_mode=False)  # type: ignore[arg-type]
+    except KeyboardInterrupt:
+        say("interrupted; repeat with --resume to go on from the last epoch", name)
+        code = INTERRUPTED
+    except Exception as error:
+        code = _explained(error, name)
+    sys.stdout.flush()
+    sys.exit(code if isinstance(code, int) else DONE)
+
+
+def _explained(error: Exception, name: str) -> int:
+    """Say an error in one line; anything that is not about the user's input keeps its traceback."""
+    if type(error).__name__ in ("Exit", "Abort"):
+        return int(getattr(error, "exit_code", INTERRUPTED))
+    if hasattr(error, "format_message"):
+        say(error.format_message(), name)
+        return BAD_INPUT
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        say("the disk is full; free some space and repeat", name)
+        return BAD_INPUT
+    if isinstance(error, ValueError | FileNotFoundError | PermissionError) or type(error).__name__ == "RunError":
+        say(" ".join(str(error).split()), name)
+        return BAD_INPUT
+    raise error
+
+
+def say(text: str, name: str | None = None) -> None:
+    """One line on stderr."""
+    print(f"{name}: {text}" if name else text, file=sys.stderr, flush=True)
+
+
+def speak_up(quiet: bool) -> None:
+    """Let units log their epochs to stderr, unless asked to be quiet."""
+    logger = logging.getLogger("fusion")
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    if not logger.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+
+
+def numbers(text: str | None, option: str) -> list[int] | None:
+    """`0,2` as [0, 2]; None and `all` as None.
+
+    Raises:
+        ValueError: something else
+    """
+    if text is None or text == "all":
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(
+            f"{option} {text}: expected whole numbers with commas, for example {option} 0,2, or all"
+        ) from None
+
+
+def print_json(content: Any) -> None:
+    """Content on stdout as JSON; a number that is not finite becomes null."""
+    print(json.dumps(_finite(content), indent=2, default=str))
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    if isinstance(content, float) and (content != content or content in (float("inf"), float("-inf"))):
+        return None
+    return content
+
+
+def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str] | None = None) -> None:
+    """Rows on stdout: a table in a terminal, tab-separated text elsewhere."""
+    if not rows:
+        return
+    columns = list(columns or rows[0])
+    cells = [[_cell(row.get(column)) for column in columns] for row in rows]
+    if not sys.stdout.isatty():
+        print("\n".join("\t".join(line) for line in [columns, *cells]))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, box=None, header_style="bold")
+    for line in cells:
+        table.add_row(*line)
+    Console(no_color="NO_COLOR" in os.environ).print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None or value != value:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

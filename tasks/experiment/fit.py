@@ -1,0 +1,169 @@
+"""Fit one Lightning module, losing at most the current epoch when interrupted.
+
+All randomness of a step (order of cases, dropout) is drawn from the unit's seed, the epoch and the batch number, so a
+fit that was killed and resumed ends with the same weights, bit for bit on CPU, as one that was not.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.loggers import CSVLogger
+
+from tasks.experiment.folder import RunError
+from tasks.experiment.signatures import named_class
+from tasks.experiment.trainer import TrainerOptions
+
+CHECKPOINT = "last.ckpt"
+PREVIOUS = "previous.ckpt"
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Write a checkpoint beside the last one, then rename: a full disk or a kill leaves the last one valid."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        path = Path(path)
+        temporary = path.with_suffix(".tmp")
+        try:
+            with open(temporary, "wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            if path.exists():
+                os.replace(path, path.with_name(PREVIOUS))
+            os.replace(temporary, path)
+        except (OSError, RuntimeError) as error:
+            temporary.unlink(missing_ok=True)
+            full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+            reason = (
+                "the disk is full; free some space and repeat with --resume" if full else f"cannot be written ({error})"
+            )
+            raise RunError(f"{path}: {reason}") from None
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return dict(torch.load(path, map_location=map_location, weights_only=True))
+
+
+class StepSeed(Callback):
+    """Draw every step's randomness (dropout, noise) from the seed, the epoch and the batch number alone."""
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        torch.manual_seed((self.seed * 1_000_003 + trainer.current_epoch) * 1_000_003 + batch_idx)
+
+
+class SaveEpochs(Callback):
+    """Leave a checkpoint after every epoch."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        trainer.save_checkpoint(self.folder / CHECKPOINT)
+
+
+class PlainProgress(Callback):
+    """One line per epoch on the log, for everything that is not a terminal."""
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        values = " ".join(f"{name}={float(value):.4f}" for name, value in sorted(trainer.callback_metrics.items()))
+        logging.getLogger("fusion").info("epoch %d/%s %s", trainer.current_epoch + 1, trainer.max_epochs, values)
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The last readable checkpoint: the newest, or the one before it when the newest is damaged."""
+    for name in (CHECKPOINT, PREVIOUS):
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+            logging.getLogger("fusion").warning("%s is damaged (%s); falling back", path, type(error).__name__)
+        except Exception as error:
+            if type(error).__name__ != "UnpicklingError":
+                raise
+            logging.getLogger("fusion").warning("%s is damaged or unsafe; falling back", path)
+        else:
+            return path
+    return None
+
+
+def forget(folder: Path) -> None:
+    """Remove the checkpoints of a fit that is finished and whose weights are kept elsewhere: three times their size."""
+    for name in (CHECKPOINT, PREVIOUS):
+        (folder / name).unlink(missing_ok=True)
+
+
+def fit(
+    module: L.LightningModule,
+    loader: Any,
+    folder: Path,
+    options: TrainerOptions,
+    seed: int,
+    callbacks: tuple[Callback, ...] = (),
+    max_epochs: int | None = None,
+) -> None:
+    """Train to the last epoch, from the newest checkpoint in `folder` when there is one.
+
+    Args:
+        module: what to train; afterwards it holds the last epoch's weights
+        loader: training batches; its order must come from torch's global generator
+        folder: where checkpoints and the CSV log go
+        options: the config's `trainer`
+        seed: of this unit
+        callbacks: the task's own
+        max_epochs: instead of the one in `options`
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(options.threads)
+    for chatty in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    sitting = len(list(folder.glob("log-*")))
+    epochs = options.max_epochs if max_epochs is None else max_epochs
+    progress: list[Callback] = [RichProgressBar()] if options.progress and sys.stderr.isatty() else [PlainProgress()]
+    with warnings.catch_warnings():
+        # Advice on worker processes and log intervals: the data sets here are in memory and small. The last one is
+        # between Lightning and torch.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*log_every_n_steps.*")
+        warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+        trainer = L.Trainer(
+            max_epochs=epochs,
+            accelerator=options.accelerator,
+            devices=options.devices,
+            strategy=options.strategy,
+            precision=options.precision,
+            accumulate_grad_batches=options.accumulate_grad_batches,
+            gradient_clip_val=options.gradient_clip_val,
+            deterministic=options.deterministic,
+            plugins=[WholeCheckpoints()],
+            logger=[CSVLogger(folder, name="", version=f"log-{sitting}"), *loggers(options.loggers)],
+            callbacks=[StepSeed(seed), *callbacks, SaveEpochs(folder), *progress],
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=isinstance(progress[0], RichProgressBar),
+            num_sanity_val_steps=0,
+        )
+        trainer.fit(module, loader, ckpt_path=newest_checkpoint(folder), weights_only=True)
+
+
+def loggers(specifications: list[dict[str, Any]]) -> list[Any]:
+    """Build the Lightning loggers a config asks for by class path."""
+    built = []
+    for i, specification in enumerate(specifications):
+        cls = named_class(specification.get("class_path"), ("lightning.pytorch.loggers",), f"trainer.loggers[{i}]")
+        built.append(cls(**specification.get("init_args", {})))
+    return built

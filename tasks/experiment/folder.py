@@ -1,0 +1,190 @@
+"""The run folder: who may write it, what it says about itself, and how files get into it whole.
+
+runs/<task>/<name>/
+    config.yaml         the resolved config, every default included
+    environment.json    versions, commit, devices, command
+    account.txt         which cases were dropped, and why
+    <arm>/fold0-seed1/  one unit of work: predictions.csv, curves.csv, epochs.csv, log.txt, done.json (or error.txt)
+    summary.csv  comparisons.csv  report.html
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+PACKAGES = (
+    "torch",
+    "triton",
+    "lightning",
+    "numpy",
+    "pandas",
+    "scipy",
+    "scikit-learn",
+    "lifelines",
+    "multimodal-fusion",
+)
+
+
+class RunError(RuntimeError):
+    """A run folder cannot be used as asked; the message says what to do."""
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part.
+
+    Raises:
+        RunError: the disk is full or the folder cannot be written
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if error.errno == errno.ENOSPC:
+            raise RunError(f"{path}: the disk is full; free some space and repeat with --resume") from None
+        raise RunError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+class RunFolder:
+    """One experiment's folder."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An existing run.
+
+        Raises:
+            RunError: there is no run at this path
+        """
+        if not (path / "config.yaml").is_file():
+            near = sorted(p.parent.name for p in path.parent.glob("*/config.yaml")) if path.parent.is_dir() else []
+            hint = f"; beside it are {', '.join(near[:5])}" if near else ""
+            raise RunError(f"{path}: not a run folder (no config.yaml){hint}")
+        return cls(path)
+
+    def create(self, config: dict[str, Any], command: list[str], resume: bool) -> None:
+        """Write down what is about to be run, or check that it is what was run before.
+
+        Raises:
+            RunError: the folder holds a run and `resume` is not set, or holds a run of another config
+        """
+        stored = self.path / "config.yaml"
+        if stored.is_file():
+            if not resume:
+                raise RunError(f"{self.path}: holds a run already; continue it with --resume or give another name=NAME")
+            before = yaml.safe_load(stored.read_text()) or {}
+            if before != config:
+                key, old, new = next(differences(before, config))
+                raise RunError(
+                    f"{self.path}: made with another config ({key} was {old!r}, now {new!r}); give another name=NAME"
+                )
+        self._made()
+        write_whole(stored, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        if not (self.path / "environment.json").is_file():
+            write_whole(self.path / "environment.json", json.dumps(environment(command), indent=2))
+
+    def _made(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(
+                f"{self.path}: cannot be made ({error.strerror}); give another folder with runs=DIR"
+            ) from None
+
+    @property
+    def config(self) -> dict[str, Any]:
+        content = yaml.safe_load((self.path / "config.yaml").read_text())
+        return dict(content)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for writing, made if it is missing. The lock belongs to the process, so it cannot outlive it.
+
+        Raises:
+            RunError: another process writes this run, or the folder cannot be made
+        """
+        self._made()
+        handle = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                owner = os.pread(handle, 64, 0).decode() or "unknown"
+                raise RunError(
+                    f"{self.path}: process {owner} is writing this run; wait for it or give another name=NAME"
+                ) from None
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, str(os.getpid()).encode(), 0)
+            yield
+        finally:
+            os.close(handle)
+
+
+def differences(before: Any, after: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Dotted keys at which two trees differ, with both values."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in [*before, *(key for key in after if key not in before)]:
+            yield from differences(before.get(key), after.get(key), f"{path}.{key}" if path else str(key))
+    elif before != after:
+        yield path, before, after
+
+
+def fingerprint(tree: Any) -> str:
+    """A short name for a config tree that changes when anything in it does."""
+    return hashlib.sha256(json.dumps(tree, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def environment(command: list[str]) -> dict[str, Any]:
+    """What would be needed to repeat a run."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    import torch
+
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] or ["cpu"]
+    return {
+        "command": command,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "commit": _commit(),
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "devices": devices,
+        "versions": versions,
+    }
+
+
+def _commit() -> str:
+    try:
+        where = Path(__file__).resolve().parents[2]
+        said = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=where, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return said.stdout.strip() or "unknown"

@@ -1,0 +1,42 @@
+"""How numbers are written for readers: fixed digits, a true minus sign, and words where there is no number."""
+
+from __future__ import annotations
+
+import math
+
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def decimal(value: float | None, digits: int = 3, *, signed: bool = False) -> str:
+    """A number with fixed digits; `undefined` for None and NaN."""
+    if value is None or math.isnan(value):
+        return "undefined"
+    if round(value, digits) == 0:
+        value = 0.0
+    return f"{value:{'+' if signed and value else ''}.{digits}f}".replace("-", "−")
+
+
+def interval(low: float | None, high: float | None, digits: int = 3, *, signed: bool = False) -> str:
+    """`0.610 to 0.676`; empty when either end is unknown."""
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
+        return ""
+    return f"{decimal(low, digits, signed=signed)} to {decimal(high, digits, signed=signed)}"
+
+
+def p_value(p: float | None) -> str:
+    """`p = 0.011` or `p = 6.6 × 10⁻⁴`, always two significant digits."""
+    if p is None or math.isnan(p):
+        return "p undefined"
+    if p == 0:
+        return "p < 10⁻³⁰⁰"
+    if p >= 0.995:
+        return "p = 1.0"
+    mantissa, exponent = f"{p:.1e}".split("e")
+    if int(exponent) >= -3:
+        return f"p = {p:.{1 - int(exponent)}f}"
+    return f"p = {mantissa} × 10{str(int(exponent)).translate(_SUPERSCRIPT)}"
+
+
+def count(number: int, thing: str, things: str | None = None) -> str:
+    """`1 patient`, `2 patients`, `1,204 patients`."""
+    return f"{number:,} {thing if number == 1 else things or thing + 's'}"

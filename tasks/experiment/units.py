@@ -1,0 +1,117 @@
+"""Units of work: a function with plain arguments that writes its own folder and can be run twice.
+
+A unit is finished when its folder holds `done.json` with the fingerprint of its arguments; everything else in the
+folder may be half-written by an interrupted attempt and is the unit's own to continue from.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.experiment.engine import stream
+from tasks.experiment.folder import RunError, fingerprint, write_whole
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What to run and where it writes.
+
+    Attributes:
+        folder: the unit's own folder
+        function: importable function called as `function(folder=folder, **arguments)`; may return facts for done.json
+        arguments: plain (JSON-like) arguments
+    """
+
+    folder: Path
+    function: Callable[..., dict[str, Any] | None]
+    arguments: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint([f"{self.function.__module__}.{self.function.__qualname__}", self.arguments])
+
+    @property
+    def done(self) -> bool:
+        """Whether an earlier attempt with the same arguments finished."""
+        try:
+            said = json.loads((self.folder / "done.json").read_text())
+        except (OSError, json.JSONDecodeError):
+            return False
+        return bool(said.get("fingerprint") == self.fingerprint)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a unit ended. `error` is one line; the traceback is in the unit's error.txt."""
+
+    folder: Path
+    error: str | None
+    seconds: float
+    repeated: bool = True
+
+
+def run_unit(unit: Unit) -> Outcome:
+    """Run one unit to its `done.json`, or write down why it failed."""
+    if unit.done:
+        return Outcome(unit.folder, None, 0.0, repeated=False)
+    start = time.perf_counter()
+    try:
+        unit.folder.mkdir(parents=True, exist_ok=True)
+        (unit.folder / "error.txt").unlink(missing_ok=True)
+        with _logged(unit.folder / "log.txt"):
+            facts = unit.function(folder=unit.folder, **unit.arguments) or {}
+        seconds = time.perf_counter() - start
+        done = {"fingerprint": unit.fingerprint, "seconds": round(seconds, 3), **facts}
+        write_whole(unit.folder / "done.json", json.dumps(done, indent=2))
+    except Exception as error:
+        # One bad unit must not end the others: whatever it raised becomes its own record.
+        line = f"{type(error).__name__}: {error}" if not isinstance(error, ValueError | RunError) else str(error)
+        try:
+            write_whole(unit.folder / "error.txt", f"{line}\n\n{traceback.format_exc()}")
+        except (RunError, OSError) as second:
+            line = f"{line} (and error.txt could not be written: {second})"
+        return Outcome(unit.folder, line.splitlines()[0], time.perf_counter() - start)
+    return Outcome(unit.folder, None, seconds)
+
+
+@contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """Keep what the unit logs, beside what it computes."""
+    logger = logging.getLogger("fusion")
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logger.addHandler(handler)
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def run_units(units: Sequence[Unit], jobs: int = 1, engine: str | None = None) -> Iterator[Outcome]:
+    """Run units, yielding outcomes as they end.
+
+    Args:
+        units: independent of one another
+        jobs: processes on this machine; 1 = this one; a unit that kills its process does not end the others
+        engine: `tcp://host:port` of a Dask scheduler (extra `cluster`); its workers must see the same files
+
+    Raises:
+        RunError: the engine cannot be reached or is not installed
+    """
+    calls = [(unit,) for unit in units]
+    for index, ended in stream(run_unit, calls, 0 if jobs == 1 else jobs, engine):
+        if isinstance(ended, Outcome):
+            yield ended
+        else:
+            yield Outcome(units[index].folder, " ".join(str(ended).split()), 0.0)
