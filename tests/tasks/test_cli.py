@@ -1,0 +1,139 @@
+"""The umbrella command: what it lists exists, what it cannot find it names, and our names are ours."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import json
+import sys
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import typer
+
+from tasks import catalogue
+from tasks.cli import main
+from tasks.experiment import doctor
+from tasks.experiment.config import build, experiment_class, overlay, resolve
+from tasks.experiment.console import numbers, run_command
+from tasks.experiment.folder import RunError
+from tasks.experiment.names import check_names, strangers
+
+
+def fusion(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["fusion", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return int(end.value.code or 0)
+
+
+@pytest.mark.parametrize("kind", ["tasks", "papers", "configs", "encoders", "operators", "models", "data", "benches"])
+def test_every_list_has_rows_with_words(kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    assert fusion(monkeypatch, "list", kind, "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert rows
+    assert all(str(value) for row in rows for value in row.values()), "no empty cell"
+
+
+def test_models_are_found_by_looking():
+    assert {"CMTA", "MCAT", "ABMIL", "SNN", "OffsetFusion"} <= {row["class"] for row in catalogue.listing("models")}
+    assert "Dense" in {row["class"] for row in catalogue.listing("operators")}
+
+
+@pytest.mark.parametrize("modules", [catalogue.BENCHES.values(), [p.module for p in catalogue.PAPERS.values()]])
+def test_what_is_named_can_be_run(modules: list[str]):
+    for module in modules:
+        assert callable(importlib.import_module(module).run)
+
+
+EXPERIMENTS = [row["config"] for row in catalogue.listing("configs") if "task" in overlay([row["config"]])]
+
+
+@pytest.mark.parametrize("config", EXPERIMENTS)
+def test_every_shipped_experiment_resolves_and_builds(config: str):
+    tree = overlay([config])
+    experiment = experiment_class(tree)
+    resolved = resolve(experiment, tree)
+    assert build(experiment, resolved).name == resolved["name"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["list", "encoder"], "list encoder: expected one of"),
+        (["reproduce", "cmtaa"], "reproduce cmtaa: no such paper"),
+        (["bench", "cmtaa"], "bench cmtaa: no such bench; did you mean 'cmta'?"),
+        (["bench"], "name a bench"),
+        (["data", "verify", "tgca"], "no data set 'tgca'"),
+        (["data", "import", "tcga", "--from", "nowhere"], "nowhere: no such folder"),
+        (["report", "nowhere"], "nowhere: not a run folder"),
+        (["run", "nowhere"], "nowhere: no such config"),
+        (["bogus"], "No such command 'bogus'"),
+    ],
+)
+def test_what_cannot_be_found_is_named(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    assert fusion(monkeypatch, *arguments) == 2
+    said = capsys.readouterr()
+    assert message in said.err
+    assert said.out == ""
+
+
+def test_the_doctor_finds_this_installation_fit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    assert fusion(monkeypatch, "doctor", "--json") == 0
+    findings = {row["what"]: row for row in json.loads(capsys.readouterr().out)}
+    assert findings["names"]["state"] == "PASS"
+    assert findings["torch"]["state"] == "PASS"
+    assert all(row["remedy"] for row in findings.values() if row["state"] != "PASS")
+
+
+def test_the_doctor_fails_what_is_too_old_or_misspelt(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FUSION_KERNELS", "trito")
+    monkeypatch.setitem(doctor.MINIMUM, "numpy", "99.0")
+    states = {finding.what: finding.state for finding in doctor.examine()}
+    assert states["kernels"] == "FAIL"
+    assert states["numpy"] == "FAIL"
+
+
+def test_a_room_of_another_project_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert strangers() == {}
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels" / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "kernels", raising=False)
+    importlib.invalidate_caches()
+    with pytest.raises(RunError, match=r"the name 'kernels' leads to .*; uninstall that package"):
+        check_names()
+
+
+def test_a_folder_that_only_has_a_rooms_name_is_refused_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "data").mkdir()
+    spec = ModuleSpec("data", None, is_package=True)
+    spec.submodule_search_locations = [str(tmp_path / "data")]
+    monkeypatch.setattr("tasks.experiment.names.find_spec", lambda room: spec if room == "data" else find_spec(room))
+    assert strangers() == {"data": str(tmp_path / "data")}
+
+
+def test_a_full_disk_is_one_line_wherever_it_strikes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    def copies() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    app = typer.Typer()
+    app.command()(copies)
+    monkeypatch.setattr(sys, "argv", ["fusion"])
+    with pytest.raises(SystemExit) as end:
+        run_command(app, "fusion")
+    assert end.value.code == 2
+    assert capsys.readouterr().err == "fusion: the disk is full; free some space and repeat\n"
+
+
+def test_numbers_on_the_command_line():
+    assert numbers("all", "--folds") is None
+    assert numbers("0,2", "--folds") == [0, 2]
+    with pytest.raises(ValueError, match=r"--folds 0;2: expected whole numbers with commas"):
+        numbers("0;2", "--folds")

@@ -1,0 +1,54 @@
+"""The reproductions that need no training: every row holds on the real data, and missing data is said in one line."""
+
+from pathlib import Path
+
+import pytest
+
+from data.errors import DataError
+from tasks.reproduce import mcat_predictions, survival_baselines
+from tasks.reproduce.rows import at_least, close, result
+
+
+def test_published_mcat_risks_score_as_published(shared_data: Path):
+    outcome = mcat_predictions.run(shared_data / "tcga", small=True)
+    assert [row["name"] for row in outcome["rows"] if not row["ok"]] == []
+    assert outcome["ok"]
+    assert outcome["paper"] == "mcat-predictions"
+    names = [row["name"] for row in outcome["rows"]]
+    assert sum("fold-mean" in name and name.startswith("MCAT") for name in names) == 5
+    assert sum("pooled" in name for name in names) == 5
+    assert all(row["note"] for row in outcome["rows"])
+
+
+def test_baselines_on_two_real_cohorts(shared_data: Path):
+    outcome = survival_baselines.run(shared_data / "tcga", small=True)
+    assert [row["name"] for row in outcome["rows"] if not row["ok"]] == []
+    assert [row["name"] for row in outcome["rows"]] == [
+        "age gbmlgg",
+        "ridge + age gbmlgg",
+        "age ucec",
+        "ridge + age ucec",
+    ]
+    assert "n 569, events 187, 5 folds" in outcome["rows"][0]["note"]
+
+
+@pytest.mark.slow
+def test_all_five_cohorts_reach_the_bar(shared_data: Path):
+    outcome = survival_baselines.run(shared_data / "tcga")
+    mean = next(row for row in outcome["rows"] if row["name"].startswith("mean"))
+    assert mean["ours"] >= 0.675
+
+
+@pytest.mark.parametrize("paper", [mcat_predictions, survival_baselines])
+def test_missing_data_names_the_import(paper, tmp_path: Path):
+    with pytest.raises(DataError, match="run `fusion data import tcga --from FOLDER` first"):
+        paper.run(tmp_path)
+
+
+def test_rows_hold_within_their_tolerance_and_nothing_undefined_holds():
+    assert close("a", 0.6, 0.6001, 1e-4, "")["ok"]
+    assert not close("a", 0.6, 0.6002, 1e-4, "")["ok"]
+    assert not close("a", 0.6, float("nan"), 1.0, "")["ok"]
+    assert at_least("a", 0.6, 0.9, 0.01, "")["ok"]
+    assert not at_least("a", 0.6, float("nan"), 0.01, "")["ok"]
+    assert not result("p", [])["ok"]
