@@ -54,7 +54,11 @@ def test_masses_of_every_type_are_those_of_attend_and_sum_to_the_queries(dtype: 
     assert mass.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     torch.testing.assert_close(mass.sum(dim=-1), torch.full_like(mass[..., 0], 17.0))
     torch.testing.assert_close(mass[:, :, 0], attend(q, k, v, want=frozenset({"mass"})).mass, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(received_mass(q, k.clone()), mass, rtol=0, atol=0)
+    torch.testing.assert_close(received_mass(q, k), mass, rtol=0, atol=0)
+    # Another layout in memory may take another path through the matrix library: equal up to the order of its sums.
+    torch.testing.assert_close(
+        received_mass(q, k.contiguous()), mass, rtol=1e-12 if dtype == torch.float64 else 1e-5, atol=0
+    )
 
 
 @pytest.mark.parametrize("form", ["none", "dense", "per key"] if interpreting() else biases())
