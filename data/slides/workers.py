@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import warnings
 from concurrent.futures import Executor
 
 from joblib.externals.loky import get_reusable_executor
@@ -17,6 +18,8 @@ IDLE_SECONDS = 600
 
 def pool(workers: int) -> Executor:
     """Worker processes, started once and kept; replaced by new ones after one has died."""
+    # joblib replaces a process whose memory has grown, and says so from a thread; no call is lost.
+    warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")
     executor: Executor = get_reusable_executor(max_workers=workers, initializer=_end_with_parent, timeout=IDLE_SECONDS)
     return executor
 
