@@ -12,7 +12,7 @@ from torch import Tensor
 from kernels.max_similarity.reference import Scores, score_dtype, winner_dtype
 
 TILE = 2**19  # scores in one tile: 2 MB of float32, about a core's second-level cache
-ROWS = 128  # rows below which the matrix product of a tile loses speed
+ROWS = 512  # rows below which the matrix product of a tile, shared by two threads, loses speed
 
 
 def _blocks(n: int, s: int) -> tuple[int, int]:
