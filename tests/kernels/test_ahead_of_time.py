@@ -1,4 +1,4 @@
-"""Tiles of split_keys, relative_attention and max_similarity compile for sm_80 and sm_90 and fit there, without a GPU.
+"""Every row of the tile table compiles for sm_80 and sm_90 and fits there, without a GPU.
 
 A row that names a reason for spilling does spill, in some launch on some device; a row without one never does.
 """
@@ -6,17 +6,18 @@ A row that names a reason for spilling does spill, in some launch on some device
 from __future__ import annotations
 
 import os
+from itertools import product
 
 import pytest
 
 from kernels.ahead import SHARED_LIMIT
 from kernels.tile_rows import Row
 from kernels.tile_table import ROWS
-from kernels.tune import compiled
+from kernels.tune import DTYPES, FAMILIES, WIDTHS, compiled
 
-FAMILIES = ("split", "relative", "max_similarity")
-OWN = [row for row in ROWS if row.kernel.startswith(FAMILIES)]
-NARROW = [row for row in OWN if (row.bits, row.width) == (16, 64)]
+# The narrow rows of attention meet every option of `attend`: a sample of them is in test_attention_ahead_of_time.py.
+QUICK = ("split", "relative", "max_similarity")
+NARROW = [row for row in ROWS if row.kernel.startswith(QUICK) and (row.bits, row.width) == (16, 64)]
 
 pytestmark = [
     pytest.mark.aot,
@@ -39,7 +40,7 @@ def test_a_narrow_row_of_every_kernel_compiles_and_fits(row: Row) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("row", OWN, ids=_name)
+@pytest.mark.parametrize("row", ROWS, ids=_name)
 def test_a_row_fits_and_spills_exactly_when_it_says_so(row: Row) -> None:
     reports = compiled(row)
     assert {report.arch for report in reports} == {80, 90}
@@ -49,5 +50,7 @@ def test_a_row_fits_and_spills_exactly_when_it_says_so(row: Row) -> None:
     assert (stack > 0) == bool(row.note), f"spills {stack} B a thread; the row says {row.note!r}"
 
 
-def test_every_kernel_has_a_narrow_row() -> None:
-    assert {row.kernel for row in NARROW} == {row.kernel for row in OWN}
+def test_every_kernel_has_a_row_for_every_type_and_width() -> None:
+    kernels = {row.kernel for row in ROWS}
+    assert kernels == set(FAMILIES)
+    assert {(row.kernel, row.bits, row.width) for row in ROWS} == set(product(kernels, DTYPES, WIDTHS))
