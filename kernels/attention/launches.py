@@ -18,7 +18,7 @@ from kernels.masks import Masks
 from kernels.tile_rows import Row
 
 HEADS, GRID = 8, (8, 12)
-PLAIN, HEAVY = "plain", "dense bias, lengths, causal, entropy"
+PLAIN, HEAVY, GROUPS = "plain", "dense bias, lengths, causal, entropy", "groups"
 DTYPES = {16: torch.bfloat16, 32: torch.float32}
 
 
@@ -56,18 +56,18 @@ def problems(device: str = "cpu", rows: int = GRID[0], columns: int = GRID[1]) -
         ),
         "alibi": biased(ALiBi(zeros(HEADS))),
         "dropout": Problem(0.125, free, None, 0.1, torch.zeros(1, dtype=torch.long, device=device)),
-        "groups": Problem(0.125, free, None, 0.0, None, ids, want=frozenset({"group_mass", "group_out"})),
+        GROUPS: Problem(0.125, free, None, 0.0, None, ids, want=frozenset({"group_mass", "group_out"})),
     }
 
 
 def attention(row: Row, device: str = "cpu") -> list[Launch]:
     """Forward and backward launches at the row's width and type.
 
-    The narrowest 16-bit rows meet every option; the others the plain and the heaviest call.
+    The narrowest 16-bit rows meet every option; the others the plain, the heaviest and the grouped call.
     """
     size = GRID if device == "cpu" else (32, 64)
     given = problems(device, *size)
-    names = list(given) if (row.bits, row.width) == (16, 64) else [PLAIN, HEAVY]
+    names = list(given) if (row.bits, row.width) == (16, 64) else [PLAIN, HEAVY, GROUPS]
     return [found for name in names for found in launches_of(given[name], row, device, size[0] * size[1])]
 
 

@@ -122,7 +122,8 @@ def _split_keys_merge_kernel(
         some = total > 0
         acc = acc / tl.where(some, total, 1.0)
         lse = tl.where(some, (tl.where(some, top, 0.0) + tl.log2(tl.where(some, total, 1.0))) * LN2, float("-inf"))
-        tl.store(p_lse + bag * width + head_row + tl.arange(0, 1), lse, mask=tl.program_id(2) == 0)
+        one = tl.arange(0, 1)
+        tl.store(p_lse + bag * width + head_row + one, lse, mask=one + tl.program_id(2) == 0)
     tl.store(p_row, acc.to(p_out.dtype.element_ty), mask=o_e < e)
 
 
