@@ -45,12 +45,13 @@ def relative(row: Row, device: str = "cpu") -> list[Launch]:
 def split(row: Row, device: str = "cpu") -> list[Launch]:
     """Launches of the K3 kernels at the row's width and type, for few and for the most query rows."""
     from kernels.split_keys import triton
+    from kernels.split_keys.tiles import most_rows
 
     d, dtype, s = row.width, DTYPES[row.bits], 128 if device == "cpu" else 50_000
     starts = torch.zeros(2, dtype=torch.long, device=device)
     k = torch.zeros(2, 1, s, d, dtype=dtype, device=device)
     launches: list[Launch] = []
-    for n in (6, 64):
+    for n in (6, most_rows(dtype, d)):
         q, rows = torch.zeros(2, 1, n, d, dtype=dtype, device=device), torch.zeros(2, 1, n, device=device)
         with recorded(triton) as found:
             triton.split_keys_triton(q, k, k, starts, starts + s, 0.125, 256, False)

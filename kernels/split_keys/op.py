@@ -22,7 +22,7 @@ from kernels.dispatch import (
 from kernels.precision import as_given
 from kernels.split_keys.chunked import split_keys_chunked, split_keys_chunked_backward, stretch_of
 from kernels.split_keys.reference import SplitAttended, split_keys_reference, wide
-from kernels.split_keys.tiles import MAX_ROWS, piece_length
+from kernels.split_keys.tiles import most_rows, piece_length
 
 
 def choose_split_keys(q: Tensor, k: Tensor, v: Tensor, *_: object, **__: object) -> Choice:
@@ -31,8 +31,8 @@ def choose_split_keys(q: Tensor, k: Tensor, v: Tensor, *_: object, **__: object)
     if q.dtype == torch.float64:
         refusals.append("triton: sums are float32, float64 was given")
     rows = q.shape[2] * (q.shape[1] // k.shape[-3 if k.dim() == 4 else 1])
-    if rows > MAX_ROWS:
-        refusals.append(f"triton: {rows} query rows per key head exceed {MAX_ROWS}; attend serves many queries")
+    if rows > (most := most_rows(q.dtype, max(q.shape[-1], v.shape[-1]))):
+        refusals.append(f"triton: {rows} query rows per key head exceed {most}; attend serves many queries")
     return select("split_attend", ("triton", refusals), ("chunked", ()), ("reference", ()))
 
 

@@ -8,8 +8,13 @@ import torch
 
 from kernels.tile_rows import bits_of, tile_row
 
-MAX_ROWS = 64  # query rows of one key head that a program holds
+MAX_ROWS = 64
 WAVES = 2  # programs per multiprocessor that the pieces should give
+
+
+def most_rows(dtype: torch.dtype, width: int) -> int:
+    """Query rows of one key head that a program can hold: 64 of wide float32 numbers exceed the memory sm_80 shares."""
+    return MAX_ROWS // 2 if bits_of(dtype) == 32 and width > 128 else MAX_ROWS
 
 
 @dataclass(frozen=True)
