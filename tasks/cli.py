@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tasks.experiment.arguments import Engine, Folds, Jobs, Json, Overrides, Quiet, Resume, Run, Seeds
 from tasks.experiment.console import (
     BAD_INPUT,
     DONE,
@@ -30,29 +31,28 @@ data = typer.Typer(
 )
 app.add_typer(data, name="data")
 
-Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 DataSet = Annotated[str, typer.Argument(help="data set; `fusion data list` shows them")]
 
 
 @app.command()
 def run(
     config: Annotated[str, typer.Argument(help="YAML file or shipped name; its `task` says what is run")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. trainer.max_epochs=5")
-    ] = None,
-    folds: Annotated[str, typer.Option(help="all, or indices with commas")] = "all",
-    seeds: Annotated[str, typer.Option(help="whole numbers with commas")] = "1",
-    jobs: Annotated[int, typer.Option(min=1, help="processes on this machine")] = 1,
-    engine: Annotated[str | None, typer.Option(help="Dask scheduler, tcp://host:port")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="go on with an interrupted run")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="only results and errors")] = False,
+    overrides: Overrides = None,
+    folds: Folds = "all",
+    seeds: Seeds = "1",
+    jobs: Jobs = 1,
+    engine: Engine = None,
+    resume: Resume = False,
+    quiet: Quiet = False,
 ) -> int:
     """Run any config."""
     chosen, seeded = numbers(folds, "--folds"), numbers(seeds, "--seeds") or [1]
     speak_up(quiet)
-    from tasks.survival.train import train
+    from tasks.experiment.config import overlay
+    from tasks.experiment.task import task_named
 
-    return train([config], overrides or [], chosen, seeded, jobs, engine, resume)
+    task = task_named(overlay([config], overrides or []).get("task"))
+    return task.train([config], overrides or [], chosen, seeded, jobs, engine, resume)
 
 
 @app.command("list")
@@ -110,12 +110,12 @@ def _faults(name: str, faults: list) -> int:
 
 
 @app.command()
-def report(run: Annotated[Path, typer.Argument(help="run folder")]) -> None:
+def report(run: Run) -> None:
     """Write a run's report again; it may still be going."""
     from tasks.experiment.folder import RunFolder
-    from tasks.survival.report import write
+    from tasks.experiment.task import task_named
 
-    print(write(run, RunFolder.open(run).config["name"]))
+    print(task_named(RunFolder.open(run).config.get("task")).report(run))
 
 
 @app.command()

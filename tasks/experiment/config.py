@@ -26,6 +26,12 @@ from omegaconf.errors import OmegaConfBaseException
 from tasks.experiment.signatures import ConfigError, check, did_you_mean, named_class
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+TASKS = {
+    "survival": "tasks.survival.experiment.SurvivalExperiment",
+    "fmri": "tasks.fmri.experiment.FmriExperiment",
+    "retrieval": "tasks.retrieval.experiment.RetrievalExperiment",
+}
+"""Task -> the class whose constructor its configs are typed by."""
 Tree = dict[str, Any]
 
 
@@ -176,8 +182,15 @@ def build(experiment: type, resolved: Tree) -> Any:
 
 def experiment_class(tree: Tree) -> type:
     """Which experiment a tree is for, from its `task` key, which is removed from the tree."""
-    task = tree.pop("task", None)
-    tasks = {"survival": "tasks.survival.experiment.SurvivalExperiment"}
-    if task not in tasks:
-        raise ConfigError(f"task: found {task!r}; expected one of {', '.join(tasks)}{did_you_mean(str(task), tasks)}")
-    return named_class(tasks[task], (), "task")
+    return named_class(TASKS[task_name(tree.pop("task", None))], (), "task")
+
+
+def task_name(task: object) -> str:
+    """The value of a config's `task` key, if there is such a task.
+
+    Raises:
+        ConfigError: there is none
+    """
+    if not isinstance(task, str) or task not in TASKS:
+        raise ConfigError(f"task: found {task!r}; expected one of {', '.join(TASKS)}{did_you_mean(str(task), TASKS)}")
+    return task

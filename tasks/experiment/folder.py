@@ -36,6 +36,8 @@ PACKAGES = (
     "scipy",
     "scikit-learn",
     "lifelines",
+    "nibabel",
+    "nilearn",
     "multimodal-fusion",
 )
 

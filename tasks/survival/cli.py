@@ -7,6 +7,20 @@ from typing import Annotated
 
 import typer
 
+from tasks.experiment.arguments import (
+    Configs,
+    Engine,
+    Fast,
+    Folds,
+    Jobs,
+    Json,
+    Overrides,
+    PrintConfig,
+    Quiet,
+    Resume,
+    Run,
+    Seeds,
+)
 from tasks.experiment.console import numbers, print_json, print_table, run_command, speak_up
 from tasks.survival.features_cli import features
 
@@ -18,25 +32,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Run = Annotated[Path, typer.Argument(help="run folder, runs/survival/NAME")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="only results and errors")]
-
 
 @app.command()
 def train(
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. trainer.max_epochs=5")
-    ] = None,
-    config: Annotated[
-        list[str] | None, typer.Option("--config", "-c", help="YAML file or shipped name; repeatable")
-    ] = None,
-    folds: Annotated[str, typer.Option(help="all, or indices with commas")] = "all",
-    seeds: Annotated[str, typer.Option(help="whole numbers with commas")] = "1",
-    jobs: Annotated[int, typer.Option(min=1, help="processes on this machine")] = 1,
-    engine: Annotated[str | None, typer.Option(help="Dask scheduler, tcp://host:port")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="go on with an interrupted run")] = False,
-    print_config: Annotated[bool, typer.Option("--print-config", help="print the resolved config and stop")] = False,
-    fast: Annotated[bool, typer.Option("--fast", help="first fold, two epochs: does it run?")] = False,
+    overrides: Overrides = None,
+    config: Configs = None,
+    folds: Folds = "all",
+    seeds: Seeds = "1",
+    jobs: Jobs = 1,
+    engine: Engine = None,
+    resume: Resume = False,
+    print_config: PrintConfig = False,
+    fast: Fast = False,
     quiet: Quiet = False,
 ) -> int:
     """Train, score and report a model beside its baselines on the same folds."""
@@ -44,16 +51,16 @@ def train(
         raise typer.BadParameter("give at least one config: -c survival/tcga_genes", param_hint="-c")
     chosen, seeded = numbers(folds, "--folds"), numbers(seeds, "--seeds") or [1]
     speak_up(quiet)
-    from tasks.survival.train import train as run
+    from tasks.survival.train import TASK
 
-    return run(config, overrides or [], chosen, seeded, jobs, engine, resume, print_config, fast)
+    return TASK.train(config, overrides or [], chosen, seeded, jobs, engine, resume, print_config, fast)
 
 
 @app.command()
 def evaluate(
     run: Run,
     draws: Annotated[int, typer.Option(min=0, help="bootstrap resamples of patients")] = 1000,
-    json: Annotated[bool, typer.Option("--json", help="rows as JSON")] = False,
+    json: Json = False,
 ) -> None:
     """Measure the finished units of a run again, with intervals, and rewrite its tables and report."""
     from tasks.survival.evaluation import evaluate_run
@@ -114,7 +121,7 @@ def explain(
 @app.command()
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="evaluated runs of the same arms, for example one per cohort")],
-    json: Annotated[bool, typer.Option("--json", help="rows as JSON")] = False,
+    json: Json = False,
 ) -> None:
     """Arms over several runs: the c-index of each arm in each run, and its mean over the runs."""
     from tasks.survival.across import across

@@ -9,7 +9,7 @@ from tasks.experiment.console import print_table, say
 from tasks.survival.metrics import compare_arms
 from tasks.survival.report_tables import CEILING
 from tasks.survival.results import Results, read
-from tasks.survival.train import train
+from tasks.survival.train import TASK
 
 CONFIG = "survival/demo"
 SINGLE = ("slides alone (ABMIL)", "genes alone (SNN)", "ridge genes")
@@ -26,7 +26,9 @@ def demo(runs: Path) -> int:
         exit code of the training
     """
     jobs = min(2, os.cpu_count() or 1)
-    code = train([CONFIG], [f"runs={runs}"], jobs=jobs, resume=(runs / "survival" / "demo" / "config.yaml").exists())
+    code = TASK.train(
+        [CONFIG], [f"runs={runs}"], jobs=jobs, resume=(runs / "survival" / "demo" / "config.yaml").exists()
+    )
     results = read(runs / "survival" / "demo")
     print_table([verdict(results)])
     return code

@@ -9,9 +9,10 @@ import pandas as pd
 
 from data.errors import DataError
 from tasks.experiment.folder import RunError, write_whole
+from tasks.experiment.state import UNIT
 from tasks.survival.metrics import compare_arms, evaluate
 from tasks.survival.report_tables import CHANCE
-from tasks.survival.results import UNIT, Results, months, read
+from tasks.survival.results import Results, months, read
 
 
 def evaluate_run(run: Path, draws: int = 1000) -> Results:

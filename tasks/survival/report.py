@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from tasks.experiment.compare import best_of_noise
-from tasks.experiment.report import Facts, Failures, Figure, Listing, MetricTable, Part, Prose, Report, Section, Table
+from tasks.experiment.report import Figure, Listing, MetricTable, Part, Prose, Report, Section, Table
 from tasks.experiment.report.estimates import Estimate, dots, forest
-from tasks.experiment.report.numbers import count, decimal, interval
+from tasks.experiment.report.numbers import count, decimal, interval, sentence
+from tasks.experiment.report.run_parts import closing_sections, context, notice
 from tasks.survival import figures
 from tasks.survival.calibration import calibration_curve, survival_at
 from tasks.survival.concordance import harrell_of_many
@@ -60,16 +57,14 @@ def compose(results: Results, own: str | None = None) -> Report:
         Section("Figures", drawn or [Prose(["There is no finished unit to draw yet."])]),
         Section("Folds and further metrics", list(_detail(scores))),
         Section("Patients", list(_patients(results))),
-        Section("Failures", [Failures(results.failures)]),
-        Section("Environment", list(_environment(results))),
-        Section("Repeat", [Prose(["This command makes this run again."]), Listing(_command(results))]),
+        *closing_sections(results, "survival"),
     ]
     return Report(
         title=_title(results),
         lead=_lead(results, scores),
         sections=[section for section in sections if section.parts],
-        notice=_notice(results),
-        context=" · ".join(filter(None, ["survival", results.path.resolve().name, _day(results.environment)])),
+        notice=notice(results, results.summary is not None),
+        context=context(results, "survival"),
     )
 
 
@@ -134,10 +129,6 @@ def _title(results: Results) -> str:
     return " on ".join(filter(None, words)) or results.path.resolve().name
 
 
-def _day(environment: dict[str, Any]) -> str:
-    return str(environment.get("started", ""))[:10]
-
-
 def _lead(results: Results, scores: Scores) -> str:
     """What was reached, and whether it beats the strongest baseline."""
     row = scores.of(scores.own, "c_index")
@@ -154,7 +145,7 @@ def _lead(results: Results, scores: Scores) -> str:
         reached += f", {share:.0%} of the way from chance to the ceiling of {decimal(scores.ceiling)}"
     sentences = _against(results.comparisons, scores.own)
     verdict = sentences.get(scores.strongest_rival or "") or next(iter(sentences.values()), "")
-    return f"{_sentence(verdict)} {_sentence(reached)}" if verdict else _sentence(reached)
+    return f"{sentence(verdict)} {sentence(reached)}" if verdict else sentence(reached)
 
 
 def _against(comparisons: pd.DataFrame | None, own: str) -> dict[str, str]:
@@ -166,22 +157,13 @@ def _against(comparisons: pd.DataFrame | None, own: str) -> dict[str, str]:
 
 
 def _sentences(comparisons: pd.DataFrame, own: str) -> Iterator[str]:
-    for sentence in _rivals_only(comparisons, own)["sentence"]:
-        yield _sentence(sentence)
+    for said in _rivals_only(comparisons, own)["sentence"]:
+        yield sentence(said)
 
 
 def _rivals_only(comparisons: pd.DataFrame, own: str) -> pd.DataFrame:
     """Ours against the other arms; nobody needs to be told that the ceiling is higher."""
     return comparisons[(comparisons["a"] == own) & ~comparisons["b"].isin([CHANCE, CEILING])]
-
-
-def _sentence(text: str) -> str:
-    """A full stop at the end, and differences written like every other number of the page: `+.019` as `+0.019`."""
-    return re.sub(r"(?<![\w.])([+-])(?=\.?\d)(\.?)", _sign, text) + ("" if text.endswith(".") else ".")
-
-
-def _sign(found: re.Match[str]) -> str:
-    return found[1].replace("-", "−") + ("0." if found[2] else "")
 
 
 def _differences(results: Results, own: str) -> Figure | None:
@@ -240,38 +222,6 @@ def _patients(results: Results) -> Iterator[Part]:
     if results.account:
         yield Prose(["Who was read, dropped and found incomplete, and why."])
         yield Listing(results.account.rstrip())
-
-
-def _environment(results: Results) -> Iterator[Part]:
-    facts = {name: value for name, value in results.environment.items() if name != "command"}
-    yield Facts(facts)
-    yield Listing(
-        yaml.safe_dump(results.config, sort_keys=False, allow_unicode=True),
-        "The resolved configuration, every default included",
-    )
-
-
-def _command(results: Results) -> str:
-    command = results.environment.get("command")
-    if not command:
-        return f"survival train -c {results.path / 'config.yaml'}"
-    return shlex.join([Path(command[0]).name, *command[1:]])
-
-
-def _notice(results: Results) -> str:
-    if results.complete:
-        return ""
-    total = len(results.done) + len(results.failures) + len(results.open)
-    words = [f"{len(results.done)} of {count(total, 'unit')} done"]
-    if results.failures:
-        words.append(f"{len(results.failures)} failed")
-    if results.open:
-        words.append(
-            f"{len(results.open)} not finished ({', '.join(results.open[:3])}{', …' if len(results.open) > 3 else ''})"
-        )
-    if results.summary is None:
-        words.append("not evaluated")
-    return f"This run is not complete: {'; '.join(words)}. Everything below rests on what is finished."
 
 
 def _on_whom(results: Results, own: str) -> str:

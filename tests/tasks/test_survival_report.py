@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from tasks.experiment.folder import RunError
+from tasks.experiment.report.numbers import sentence
 from tasks.survival import report
 from tasks.survival.evaluation import evaluate_run
 from tasks.survival.report_tables import Scores, headline, title
@@ -138,7 +139,7 @@ def test_an_undefined_number_stands_in_the_table_with_its_reason():
 
 
 def test_differences_are_written_like_every_other_number():
-    said = report._sentence("a is better than b-2.0 on this cohort (difference +.019, 95 % interval -.021 to +.068)")
+    said = sentence("a is better than b-2.0 on this cohort (difference +.019, 95 % interval -.021 to +.068)")
     assert said == "a is better than b-2.0 on this cohort (difference +0.019, 95 % interval −0.021 to +0.068)."
 
 

@@ -20,7 +20,7 @@ from tasks.experiment.config import build
 from tasks.experiment.folder import RunFolder
 from tasks.survival.cli import main
 from tasks.survival.experiment import SurvivalExperiment
-from tasks.survival.train import resolved_config
+from tasks.survival.train import TASK
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
 MAIN = "import sys; sys.argv[0] = 'survival'; from tasks.survival.cli import main; main()"
@@ -256,7 +256,7 @@ def test_help_is_instant_because_it_imports_neither_torch_nor_lightning():
 
 
 def test_arms_that_read_what_the_cohort_lacks_are_left_out_by_name(study: Path):
-    experiment = build(SurvivalExperiment, resolved_config([str(study / "config.yaml"), "_base/survival"], []))
+    experiment = build(SurvivalExperiment, TASK.resolved_config([str(study / "config.yaml"), "_base/survival"], []))
     assert experiment.left_out(experiment.cohort.load()) == {
         "slides alone (ABMIL)": "ABMIL reads slides, but the cohort has none"
     }

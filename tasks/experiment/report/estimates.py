@@ -16,6 +16,8 @@ from tasks.experiment.report.palette import BLUE, QUIET, RULE
 from tasks.experiment.report.parts import Figure, Role
 
 _FRAME = 62.0
+_LINE, _LETTER, _AXES_WIDTH = 12.0, 5.2, 200.0
+"""Points: height of a line of words, width of a letter in it, and about how wide the axes of a figure are."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def _label(estimate: Estimate) -> str:
 
 def _height(estimates: Sequence[Estimate], lines: Mapping[str, float]) -> float:
     deepest = max((_label(estimate).count("\n") for estimate in estimates), default=0)
-    return _FRAME + (25 + 11 * deepest) * len(estimates) + 12 * bool(lines)
+    return _FRAME + (25 + 11 * deepest) * len(estimates) + _LINE * (bool(lines) + len(lines) // 3)
 
 
 def _frame(axes: Axes, estimates: Sequence[Estimate], lines: Mapping[str, float], axis: str) -> None:
@@ -126,13 +128,25 @@ def _frame(axes: Axes, estimates: Sequence[Estimate], lines: Mapping[str, float]
     axes.tick_params(axis="y", length=0)
     for label, estimate in zip(axes.get_yticklabels(), estimates, strict=True):
         label.set_fontweight("bold" if estimate.role == "own" else "normal")
-    for name, value in lines.items():
-        axes.axvline(value, color=QUIET, lw=1.0, ls=(0, (4, 3)), zorder=0.5)
-        axes.annotate(
-            name, (value, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 2), textcoords="offset points",
-            ha="center", va="bottom", fontsize=9, color=QUIET,
-        )  # fmt: skip
     low, high = axes.get_xlim()
     if lines and high - low < 0.02:
         axes.set_xlim(low - 0.01, high + 0.01)
+    reference_lines(axes, lines)
     axes.spines["bottom"].set_color(RULE)
+
+
+def reference_lines(axes: Axes, lines: Mapping[str, float]) -> None:
+    """Vertical dashed lines with their words above the axes, on as many levels as they need not to touch."""
+    for value in lines.values():
+        axes.axvline(value, color=QUIET, lw=1.0, ls=(0, (4, 3)), zorder=0.5)
+    low, high = axes.get_xlim()
+    points = _AXES_WIDTH / max(high - low, 1e-9)
+    ends: list[float] = []
+    for name, value in sorted(lines.items(), key=lambda line: line[1]):
+        left, width = value * points - len(name) * _LETTER / 2, len(name) * _LETTER
+        level = next((i for i, end in enumerate(ends) if end < left), len(ends))
+        ends[level : level + 1] = [left + width]
+        axes.annotate(
+            name, (value, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 2 + _LINE * level),
+            textcoords="offset points", ha="center", va="bottom", fontsize=9, color=QUIET,
+        )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -40,3 +41,12 @@ def p_value(p: float | None) -> str:
 def count(number: int, thing: str, things: str | None = None) -> str:
     """`1 patient`, `2 patients`, `1,204 patients`."""
     return f"{number:,} {thing if number == 1 else things or thing + 's'}"
+
+
+def sentence(text: str) -> str:
+    """A full stop at the end, and differences written like every other number of a page: `+.019` as `+0.019`."""
+    return re.sub(r"(?<![\w.])([+-])(?=\.?\d)(\.?)", _sign, text) + ("" if text.endswith(".") else ".")
+
+
+def _sign(found: re.Match[str]) -> str:
+    return found[1].replace("-", "−") + ("0." if found[2] else "")

@@ -1,0 +1,122 @@
+"""What a run folder holds at this moment, whatever the task: which units are done, failed or open, and their tables."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tasks.experiment.folder import RunFolder
+from tasks.experiment.report import Failure
+
+UNIT = re.compile(r"fold(?P<fold>\w+)-seed(?P<seed>\d+)")
+KEYS = ("arm", "fold", "seed")
+CONTROLS = "controls"
+"""Folder of the units that belong to no arm."""
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What every task's run says about itself.
+
+    Attributes:
+        path: the run folder
+        config: resolved
+        environment: versions, devices, command
+        account: who was dropped and why, as text; empty when not written yet
+        done: finished units, as `arm/fold0-seed1`
+        failures: units that ended with an error
+        open: units that were begun or that other arms have, and arms that were never begun
+    """
+
+    path: Path
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    account: str
+    done: list[str]
+    failures: list[Failure]
+    open: list[str]
+
+
+def described(run: Path) -> dict[str, Any]:
+    """The attributes of a run's `RunState`, for a task to add its own.
+
+    Raises:
+        RunError: there is no run at this path
+    """
+    folder = RunFolder.open(run)
+    arms = arm_units(run)
+    units = [*arms, *(path for path in sorted(run.glob(f"{CONTROLS}/*")) if path.is_dir())]
+    done = [path for path in units if (path / "done.json").is_file()]
+    failed = [path for path in units if path not in done and (path / "error.txt").is_file()]
+    ended = {_name(path) for path in (*done, *failed)}
+    return {
+        "path": run,
+        "config": folder.config,
+        "environment": json.loads(text(run / "environment.json") or "{}"),
+        "account": text(run / "account.txt"),
+        "done": [_name(path) for path in done],
+        "failures": [_failure(path) for path in failed],
+        "open": sorted(_expected(arms, folder.config) - ended),
+    }
+
+
+def arm_units(run: Path) -> list[Path]:
+    """Folders of the units that arms have, begun or finished."""
+    return sorted(path for path in run.glob("*/fold*-seed*") if path.is_dir() and UNIT.fullmatch(path.name))
+
+
+def text(path: Path) -> str:
+    """A file's content; empty when there is none."""
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def table(path: Path) -> pd.DataFrame | None:
+    """A CSV of a run, names of arms, folds and subjects as text; None when it is not there."""
+    kinds = dict.fromkeys(("arm", "fold", "subject"), str)
+    return pd.read_csv(path, dtype=kinds) if path.is_file() else None
+
+
+def unit_tables(run: Path, file: str, columns: Iterable[str], **options: Any) -> pd.DataFrame:
+    """One file of every finished unit, with the unit's arm, fold and seed in front.
+
+    Args:
+        run: the run folder
+        file: its name in a unit's folder
+        columns: of the table when no unit has the file
+        options: of `pandas.read_csv`
+    """
+    parts = []
+    for unit in arm_units(run):
+        if (unit / "done.json").is_file() and (unit / file).is_file() and (named := UNIT.fullmatch(unit.name)):
+            part = pd.read_csv(unit / file, **options)
+            if part.empty:  # a unit whose selection chose the untrained model has no epochs
+                continue
+            part.insert(0, "seed", int(named["seed"]))
+            part.insert(0, "fold", named["fold"])
+            part.insert(0, "arm", unit.parent.name)
+            parts.append(part)
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*KEYS, *columns])
+
+
+def _expected(units: list[Path], config: dict[str, Any]) -> set[str]:
+    """Every arm on every fold that any arm has, with the seeds it was begun with; an arm never begun stands alone."""
+    known = [(path.parent.name, named["fold"], named["seed"]) for path in units if (named := UNIT.fullmatch(path.name))]
+    folds = {fold for _, fold, _ in known}
+    begun = {f"{arm}/fold{fold}-seed{seed}" for arm, _, seed in known for fold in folds}
+    configured = [config.get("name"), *(config.get("rivals") or {}), *(config.get("baselines") or {})]
+    return begun | {str(arm) for arm in configured if arm and arm not in {arm for arm, *_ in known}}
+
+
+def _name(unit: Path) -> str:
+    return f"{unit.parent.name}/{unit.name}"
+
+
+def _failure(unit: Path) -> Failure:
+    said = text(unit / "error.txt").strip()
+    return Failure(_name(unit), said.splitlines()[0] if said else "failed without saying why", said)
