@@ -1,0 +1,211 @@
+"""Results as a BIDS derivatives dataset: tables with sidecars, weight maps, and where they come from."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from data.brain.brain import Brains, VoxelSpace
+from tasks.experiment.folder import write_whole
+
+BIDS_VERSION = "1.10.0"
+PACKAGE = "multimodal-fusion"
+
+_COLUMNS = {
+    "sample": "Sample: subject, run and position within the run.",
+    "run": "Run of the sample.",
+    "onset": {"Description": "Onset of the sample within its run, without the lag.", "Units": "s"},
+    "label": "Class that was shown.",
+    "truth": "The candidate that is right.",
+    "decoded": "The candidate with the highest score.",
+    "correct": "1 when decoded and truth agree.",
+}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weight maps of one decoder in one subject: where the voxels are, and a value per voxel for each label."""
+
+    subject: str
+    arm: str
+    space: VoxelSpace
+    maps: dict[str, Float[np.ndarray, " x"]]
+
+
+def describe(out: Path, name: str, source: str | None = None) -> Path:
+    """Write `dataset_description.json`.
+
+    Args:
+        out: the derivatives dataset
+        name: its name
+        source: where the raw data came from, a path or address
+    """
+    content: dict[str, Any] = {
+        "Name": name,
+        "BIDSVersion": BIDS_VERSION,
+        "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": PACKAGE, "Version": importlib.metadata.version(PACKAGE)}],
+    }
+    if source is not None:
+        content["SourceDatasets"] = [{"URL": source}]
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "dataset_description.json"
+    write_whole(path, json.dumps(content, indent=2))
+    return path
+
+
+def decoded_table(who: pd.DataFrame, scores: pd.DataFrame, known: bool = True) -> pd.DataFrame:
+    """The rows of one subject as a derivative holds them.
+
+    Args:
+        who: columns run, onset and, where the truth is known, label and truth; indexed by sample id
+        scores: a column per candidate, indexed by sample id
+        known: whether `label` and `truth` mean anything
+    """
+    own = who.loc[scores.index]
+    decoded = scores.columns.to_numpy()[scores.to_numpy(dtype=float).argmax(axis=1)]
+    rows = own[["run", "onset", *(["label", "truth"] if known else [])]].reset_index(names="sample")
+    rows = rows.assign(decoded=decoded)
+    if known:
+        rows["correct"] = (rows["decoded"] == rows["truth"]).astype(int)
+    return pd.concat([rows, scores.reset_index(drop=True).add_prefix("score_")], axis=1)
+
+
+def write_subject(
+    out: Path,
+    subject: str,
+    arm: str,
+    rows: pd.DataFrame,
+    facts: Mapping[str, Any],
+    suffix: str = "decoding",
+) -> list[Path]:
+    """Write one subject's decoded samples as `sub-01/func/sub-01_desc-ARM_decoding.tsv` and its sidecar.
+
+    Args:
+        out: the derivatives dataset
+        subject: label
+        arm: which decoder
+        rows: of `decoded_table`
+        facts: what the sidecar says beside the columns: split, lag, accuracy, whether runs were cut
+        suffix: last part of the file name
+    """
+    stem = out / f"sub-{subject}" / "func" / f"sub-{subject}_desc-{entity(arm)}_{suffix}"
+    columns = {
+        name: _COLUMNS.get(name, f"Score of {name.removeprefix('score_')}; higher = better match.") for name in rows
+    }
+    said = {name: words if isinstance(words, dict) else {"Description": words} for name, words in columns.items()}
+    return _table_with_sidecar(stem, rows, {**facts, "Decoder": arm}, said)
+
+
+def write_weights(
+    out: Path, brains: Brains, arm: str, maps: Mapping[str, Mapping[str, np.ndarray]], facts: Mapping[str, Any]
+) -> list[Path]:
+    """Write weight maps as `sub-01/func/sub-01_label-FACE_desc-ARM_weights.nii.gz`, where the data have an affine.
+
+    Args:
+        out: the derivatives dataset
+        brains: for the voxel spaces
+        arm: which decoder
+        maps: subject -> label -> a value per voxel
+        facts: what the sidecar says beside the labels
+    """
+    written = []
+    for subject, of in maps.items():
+        space = brains.subjects[subject].space
+        if space is None:
+            continue
+        folder = out / f"sub-{subject}" / "func"
+        folder.mkdir(parents=True, exist_ok=True)
+        mask = folder / f"sub-{subject}_desc-decoded_mask.nii.gz"
+        write_whole(mask, _gzipped(nib.Nifti1Image(space.mask.astype(np.uint8), space.affine)))
+        written.append(mask)
+        for name, values in of.items():
+            path = _weights_path(folder, subject, entity(name), arm)
+            write_whole(path, _gzipped(image(space, values)))
+            written.append(path)
+        sidecar = folder / f"sub-{subject}_desc-{entity(arm)}_weights.json"
+        said = {
+            **facts,
+            "Decoder": arm,
+            "Labels": {entity(name): name for name in of},
+            "Description": "Weight of each voxel for each label, mean over folds; the grid and affine of the data.",
+        }
+        write_whole(sidecar, json.dumps(said, indent=2))
+        written.append(sidecar)
+    return written
+
+
+def read_weights(out: Path) -> list[Weights]:
+    """The weight maps of a derivatives dataset, in the order of their subjects and decoders."""
+    found = []
+    for sidecar in sorted(out.glob("sub-*/func/*_weights.json")):
+        said = json.loads(sidecar.read_text())
+        subject = sidecar.parent.parent.name.removeprefix("sub-")
+        mask: Any = nib.load(sidecar.with_name(f"sub-{subject}_desc-decoded_mask.nii.gz"))
+        space = VoxelSpace(np.asarray(mask.dataobj) > 0, np.asarray(mask.affine, dtype=float))
+        maps = {}
+        for label, name in said["Labels"].items():
+            volume: Any = nib.load(_weights_path(sidecar.parent, subject, label, said["Decoder"]))
+            maps[name] = np.asarray(volume.dataobj)[space.mask]
+        found.append(Weights(subject, said["Decoder"], space, maps))
+    return found
+
+
+def _weights_path(folder: Path, subject: str, label: str, arm: str) -> Path:
+    return folder / f"sub-{subject}_label-{label}_desc-{entity(arm)}_weights.nii.gz"
+
+
+def image(space: VoxelSpace, values: Float[np.ndarray, " x"]) -> nib.Nifti1Image:
+    """One value per voxel as a volume with the data's affine."""
+    return nib.Nifti1Image(space.volume(values.astype(np.float32)), space.affine)
+
+
+def write_metrics(out: Path, summary: pd.DataFrame, facts: Mapping[str, Any]) -> list[Path]:
+    """Write the metrics of every arm as `metrics.tsv` with its sidecar."""
+    said = {name: {"Description": words} for name, words in _METRICS.items() if name in summary}
+    return _table_with_sidecar(out / "metrics", summary, facts, said)
+
+
+_METRICS = {
+    "arm": "Decoder, baseline or control.",
+    "subject": "Subject, or all of them together.",
+    "metric": "What was measured.",
+    "value": "The measurement.",
+    "low": "Lower end of the 95 % interval.",
+    "high": "Upper end of the 95 % interval.",
+    "n": "Samples.",
+    "chance": "Value of a guess.",
+    "null_p95": "95th percentile of the same metric when labels are permuted within runs.",
+    "cuts_runs": "true = runs lie on both sides of the split, and the value may be inflated by a leak.",
+}
+
+
+def entity(name: str) -> str:
+    """A name as a BIDS entity: letters and digits only."""
+    return re.sub(r"[^A-Za-z0-9]", "", name.title() if " " in name or "_" in name else name) or "x"
+
+
+def _table_with_sidecar(
+    stem: Path, rows: pd.DataFrame, facts: Mapping[str, Any], columns: Mapping[str, Any]
+) -> list[Path]:
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    table, sidecar = stem.with_name(stem.name + ".tsv"), stem.with_name(stem.name + ".json")
+    write_whole(table, rows.to_csv(index=False, sep="\t", na_rep="n/a"))
+    write_whole(sidecar, json.dumps({**facts, **columns}, indent=2, default=str))
+    return [table, sidecar]
+
+
+def _gzipped(volume: nib.Nifti1Image) -> bytes:
+    import gzip
+
+    return gzip.compress(volume.to_bytes(), mtime=0)

@@ -1,0 +1,189 @@
+"""From a run's units to its tables: every arm measured, per subject and per class, and compared with ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data.errors import DataError
+from tasks.experiment.compare import percentile_interval, resample
+from tasks.experiment.folder import RunError, write_whole
+from tasks.fmri.metrics import MEASURES, compare_judged, judge, places, retrieval, summary, top_k, two_way
+from tasks.fmri.permutation import permuted_within_runs
+from tasks.fmri.results import Results, read
+from tasks.fmri.unit import WHO, read_scores
+
+ALL = "all"
+"""Stands for every subject together."""
+
+CHANCE = "chance"
+"""A baseline of this name is an end of the scale, not a competitor."""
+
+MANY_SUBJECTS = 5
+"""From so many subjects on, intervals resample subjects: what holds for these people must hold for others."""
+
+_WORTH: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "accuracy": top_k,
+    "two_way": two_way,
+    "top5": lambda matrix, truth: top_k(matrix, truth, 5),
+}
+"""What a sample gets for each measure if a given candidate were the right one."""
+
+
+def evaluate_run(run: Path, draws: int = 1000) -> Results:
+    """Measure whatever units of a run are finished; write `summary.csv`, `classes.csv` and `comparisons.csv`.
+
+    Args:
+        run: the run folder
+        draws: bootstrap resamples
+
+    Returns:
+        the run as it is now
+
+    Raises:
+        RunError: no run at this path, or none of its units is finished
+    """
+    results = read(run)
+    if results.predictions.empty:
+        raise RunError(
+            f"{run}: no unit of this run is finished, so there is nothing to evaluate; see its error.txt files"
+        )
+    unit = resampled_unit(results)
+    judged = {arm: judged_samples(results, arm) for arm in results.arms}
+    permutations = int((results.config.get("controls") or {}).get("permutations", 0))
+    rows = [row for arm in judged for row in _arm_rows(results, arm, judged[arm], unit, draws, permutations)]
+    write_whole(run / "summary.csv", pd.DataFrame(rows).to_csv(index=False))
+    classes = [row for arm in judged for row in _class_rows(arm, judged[arm], len(results.candidates), unit, draws)]
+    compared = _compared(results, judged, unit, draws)
+    for name, table in (("classes", pd.DataFrame(classes)), ("comparisons", compared)):
+        write_whole(run / f"{name}.csv", table.assign(cuts_runs=results.leaks).to_csv(index=False))
+    return read(run)
+
+
+def resampled_unit(results: Results) -> str:
+    """What intervals draw again: subjects when there are many, stimuli when those were held out, else whole runs."""
+    samples = results.predictions.drop_duplicates("sample")
+    split = results.config.get("split") or {}
+    options = split.get("init_args") or {}
+    if samples["subject"].nunique() >= MANY_SUBJECTS:
+        return "subject"
+    if str(split.get("class_path", "")).endswith("HeldOutStimuli") or options.get("test_stimuli"):
+        return "stimulus"
+    return "run" if len(samples[["subject", "run"]].drop_duplicates()) > 1 else "sample"
+
+
+def judged_samples(results: Results, arm: str) -> pd.DataFrame:
+    """What each sample got from an arm, the mean over seeds; the guess is that of the first seed.
+
+    Returns:
+        of `metrics.judge`, indexed by sample id
+    """
+    own = results.predictions[results.predictions["arm"] == arm]
+    parts = [
+        judge(read_scores(part, results.candidates), part.set_index("sample")[list(WHO[1:])], "truth")
+        for _, part in own.groupby(["seed", "fold"], sort=True)
+    ]
+    every = pd.concat(parts)
+    first = every[~every.index.duplicated()]
+    means = every.groupby(level=0)[list(MEASURES)].mean()
+    return first.assign(**{measure: means.loc[first.index, measure] for measure in MEASURES})
+
+
+def _arm_rows(
+    results: Results, arm: str, judged: pd.DataFrame, unit: str, draws: int, permutations: int
+) -> Iterator[dict[str, Any]]:
+    """Every metric of an arm, of all subjects together and of each."""
+    own = results.predictions[results.predictions["arm"] == arm]
+    subjects = [ALL, *dict.fromkeys(judged["subject"])] if judged["subject"].nunique() > 1 else [ALL]
+    for subject in subjects:
+        part = judged if subject == ALL else judged[judged["subject"] == subject]
+        inner = unit if subject == ALL or unit != "subject" else "run"
+        rows = summary(part, len(results.candidates), unit=inner, draws=draws)
+        null = _null(own[own["sample"].isin(part.index)], results.candidates, permutations)
+        for row in rows.to_dict("records"):
+            yield {
+                "arm": arm, "subject": subject, **row, "null_p95": null.get(row["metric"], np.nan),
+                "cuts_runs": bool(own["cuts_runs"].astype(bool).any()),
+            }  # fmt: skip
+    yield from _retrieval_rows(results, arm, own, draws)
+
+
+def _null(own: pd.DataFrame, candidates: list[str], permutations: int) -> dict[str, float]:
+    """The 95th percentile of each measure when true labels are permuted within runs around the first seed's scores."""
+    if not permutations:
+        return {}
+    own = own[own["seed"] == own["seed"].min()].set_index("sample")
+    try:
+        order = permuted_within_runs(own, permutations)
+    except DataError:
+        # Every run has one sample, so there is nothing to permute within.
+        return {}
+    scores = read_scores(own.reset_index(), candidates)
+    truth = places(scores, own["truth"])
+    every = np.arange(len(candidates))
+    worth = {name: np.stack([of(scores.matrix, np.full(len(own), k)) for k in every]) for name, of in _WORTH.items()}
+    return {
+        name: float(np.quantile(of[truth[order], np.arange(len(own))].mean(axis=1), 0.95)) for name, of in worth.items()
+    }
+
+
+def _retrieval_rows(results: Results, arm: str, own: pd.DataFrame, draws: int) -> Iterator[dict[str, Any]]:
+    """Retrieval in both directions where each candidate of a gallery was tested once; a run is the smallest."""
+    found = []
+    for _, fold in own.groupby(["seed", "fold"], sort=True):
+        repeated = fold.duplicated(["subject", "truth"]).any()
+        for _, part in fold.groupby(["subject", "run"]) if repeated else [("", fold)]:
+            try:
+                table = part.set_index("sample")
+                found.append(retrieval(read_scores(part, results.candidates), table, "truth"))
+            except DataError:
+                # A candidate was tested more than once even within a run: there is no square matrix to retrieve from.
+                return
+    every = pd.concat(found)
+    every = every[every["n"] > 1]
+    for (direction, k), rows in every.groupby(["direction", "k"], sort=False):
+        weight = rows["n"].to_numpy(dtype=float)
+        if (rows["chance"] >= 1).all():
+            continue
+        counts = resample(len(rows), draws)
+        value = percentile_interval((counts @ (weight * rows["value"].to_numpy())) / (counts @ weight))
+        yield {
+            "arm": arm, "subject": ALL, "metric": f"{direction}_top{k}", "value": value.value, "low": value.low,
+            "high": value.high, "chance": float(np.average(rows["chance"], weights=weight)), "n": int(weight.sum()),
+            "units": len(rows), "note": f"over {len(rows)} galleries of {weight.mean():.3g} candidates",
+            "null_p95": np.nan, "cuts_runs": bool(own["cuts_runs"].astype(bool).any()),
+        }  # fmt: skip
+
+
+def _class_rows(arm: str, judged: pd.DataFrame, candidates: int, unit: str, draws: int) -> Iterator[dict[str, Any]]:
+    for label, part in judged.groupby("label", sort=True):
+        inner = unit if len(part[["subject", "run"]].drop_duplicates()) > 1 or unit != "run" else "sample"
+        accuracy = summary(part, candidates, unit=inner, draws=draws).set_index("metric").loc["accuracy"]
+        yield {
+            "arm": arm, "label": label, **accuracy[["value", "low", "high", "n"]].to_dict(),
+        }  # fmt: skip
+
+
+def _compared(results: Results, judged: dict[str, pd.DataFrame], unit: str, draws: int) -> pd.DataFrame:
+    """Paired differences in accuracy of the model under test and every other arm, on the samples both have scored."""
+    rows: list[dict[str, Any]] = []
+    for other in judged:
+        if results.own not in judged or other in (results.own, CHANCE):
+            continue
+        try:
+            found = compare_judged(results.own, other, judged[results.own], judged[other], unit=unit, draws=draws)
+        except DataError:
+            # The arms share no finished fold yet; the report says which units are open.
+            continue
+        rows.append(
+            {
+                "a": found.a, "b": found.b, "metric": found.metric, "a_value": found.a_value, "b_value": found.b_value,
+                "difference": found.difference.value, "low": found.difference.low, "high": found.difference.high,
+                "n": found.n, "unit": unit, "sentence": found.sentence.replace("on this cohort", "on these samples"),
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows, columns=list(rows[0]) if rows else ["a", "b", "sentence"])

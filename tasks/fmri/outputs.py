@@ -1,0 +1,89 @@
+"""What a finished run hands on: its decoded samples, weight maps and metrics as BIDS derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks.fmri.derivatives import decoded_table, describe, write_metrics, write_subject, write_weights
+from tasks.fmri.evaluation import ALL
+from tasks.fmri.experiment import FmriExperiment
+from tasks.fmri.results import Results
+from tasks.fmri.unit import read_maps
+
+
+def write_outputs(results: Results, experiment: FmriExperiment, out: Path) -> list[Path]:
+    """Write a run as a derivatives dataset.
+
+    The model under test gives decoded samples; it and the control arm give weight maps, where they have any.
+
+    Args:
+        results: of an evaluated run
+        experiment: of the same run, for the data's tables and voxel spaces
+        out: the dataset's folder
+
+    Returns:
+        the files, the description first
+    """
+    brains = experiment.brains.load()
+    written = [describe(out, f"Decoding of {brains.name}")]
+    if results.summary is not None:
+        written += write_metrics(out, results.summary, {"Run": results.own, **setting(results)})
+    written += _decoded(results, out)
+    for arm in dict.fromkeys([results.own, experiment.control_arm]):
+        written += write_weights(out, brains, arm, mean_maps(results.path, arm), setting(results))
+    return written
+
+
+def mean_maps(run: Path, arm: str) -> dict[str, dict[str, np.ndarray]]:
+    """Weight maps of an arm, the mean over its finished units; empty when it has none."""
+    of_units = [read_maps(done.parent / "maps.npz") for done in sorted(run.glob(f"{arm}/fold*-seed*/done.json"))]
+    names = dict.fromkeys((subject, name) for maps in of_units for subject, of in maps.items() for name in of)
+    means: dict[str, dict[str, np.ndarray]] = {}
+    for subject, name in names:
+        stack = [maps[subject][name] for maps in of_units if name in maps.get(subject, {})]
+        means.setdefault(subject, {})[name] = np.mean(stack, axis=0)
+    return means
+
+
+def _decoded(results: Results, out: Path) -> list[Path]:
+    """The held-out samples of the model under test, the mean score over seeds where there are several."""
+    own = results.predictions[results.predictions["arm"] == results.own]
+    if own.empty:
+        return []
+    scores = own.groupby("sample", sort=False)[results.candidates].mean()
+    who = own.drop_duplicates("sample").set_index("sample")
+    written: list[Path] = []
+    for subject, of in who.groupby("subject", sort=False):
+        facts = {**setting(results), **_of_subject(results, str(subject))}
+        written += write_subject(out, str(subject), results.own, decoded_table(of, scores.loc[of.index]), facts)
+    return written
+
+
+def setting(results: Results) -> dict[str, Any]:
+    """What every sidecar says: split, whether it cuts runs, lag."""
+    split = results.config["split"]
+    lag = (results.config["brains"].get("init_args") or {}).get("lag")
+    return {
+        "Split": split["class_path"].rsplit(".", 1)[-1],
+        "SplitOptions": split.get("init_args") or {},
+        "CutsRuns": results.leaks,
+        **({} if lag is None else {"Lag": lag}),
+    }
+
+
+def _of_subject(results: Results, subject: str) -> dict[str, Any]:
+    """Accuracy of the model under test in one subject, with its limits."""
+    if results.summary is None:
+        return {}
+    rows = results.summary[(results.summary["arm"] == results.own) & (results.summary["metric"] == "accuracy")]
+    found = rows[rows["subject"] == subject]
+    found = rows[rows["subject"] == ALL] if found.empty else found
+    names: Sequence[tuple[str, str]] = (
+        ("Accuracy", "value"), ("AccuracyLow", "low"), ("AccuracyHigh", "high"), ("Chance", "chance"),
+        ("PermutedP95", "null_p95"),
+    )  # fmt: skip
+    return {said: float(found.iloc[0][column]) for said, column in names} if len(found) else {}

@@ -1,0 +1,226 @@
+"""Training and judging brain decoders: every sample once, nothing done twice, one line per fault, leaks marked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.tasks.fmri.runs import ARMS, fmri, toy_config, written
+from tests.tasks.fmri.toy import AFFINE, CLASSES
+
+
+def predictions(run: Path, arm: str) -> pd.DataFrame:
+    return pd.concat([pd.read_csv(p, dtype={"subject": str}) for p in sorted(run.glob(f"{arm}/fold*/predictions.csv"))])
+
+
+def test_a_run_leaves_everything_it_promises(finished: Path):
+    for name in ("config.yaml", "environment.json", "account.txt", "data.json", "summary.csv", "classes.csv",
+                 "comparisons.csv", "report.html", "brain-01-toy.html"):  # fmt: skip
+        assert (finished / name).stat().st_size > 0, name
+    scored = predictions(finished, "toy")
+    assert len(scored) == scored["sample"].nunique() == 2 * 4 * 3, "every sample is scored exactly once"
+    assert not scored["cuts_runs"].any()
+    summary = pd.read_csv(finished / "summary.csv")
+    assert list(dict.fromkeys(summary["arm"])) == ["toy", "chance", "position", "ridge"]
+    accuracy = summary[(summary["metric"] == "accuracy") & (summary["subject"] == "all")].set_index("arm")
+    assert accuracy.loc["chance", "value"] == pytest.approx(1 / 3)
+    assert accuracy.loc["toy", "value"] > accuracy.loc["toy", "null_p95"], "the patterns are strong"
+    assert set(summary["subject"]) == {"all", "01", "02"}
+    assert {"forward_top1", "backward_top1"} <= set(summary["metric"]), "each run is a gallery of its classes"
+
+
+def test_every_row_of_the_summary_has_chance_and_the_null(finished: Path):
+    summary = pd.read_csv(finished / "summary.csv")
+    assert summary["chance"].notna().all()
+    assert summary.loc[summary["metric"].isin(["accuracy", "two_way"]), "null_p95"].notna().all()
+
+
+def test_derivatives_are_bids_and_say_what_was_decoded(finished: Path):
+    out = finished / "derivatives"
+    described = json.loads((out / "dataset_description.json").read_text())
+    assert described["DatasetType"] == "derivative"
+    assert described["GeneratedBy"][0]["Name"] == "multimodal-fusion"
+    table = pd.read_csv(out / "sub-01" / "func" / "sub-01_desc-toy_decoding.tsv", sep="\t")
+    assert {"sample", "run", "onset", "label", "truth", "decoded", "correct"} <= set(table)
+    said = json.loads((out / "sub-01" / "func" / "sub-01_desc-toy_decoding.json").read_text())
+    assert set(table.columns) <= set(said), "every column is described"
+    assert said["Accuracy"] == pytest.approx(table["correct"].mean())
+    assert said["CutsRuns"] is False
+    weights = nibabel.load(out / "sub-01" / "func" / "sub-01_label-face_desc-toy_weights.nii.gz")
+    mask = nibabel.load(out / "sub-01" / "func" / "sub-01_desc-decoded_mask.nii.gz")
+    np.testing.assert_array_equal(weights.affine, AFFINE)
+    inside = np.asarray(mask.dataobj) > 0
+    values = np.asarray(weights.dataobj)
+    assert (values[~inside] == 0).all()
+    own = [np.load(path)["01/face"] for path in sorted(finished.glob("toy/fold*/maps.npz"))]
+    np.testing.assert_allclose(values[inside], np.mean(own, axis=0), rtol=1e-5)
+
+
+def test_resuming_repeats_only_what_is_missing_and_gives_the_same(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    config = written(tmp_path, toy_config(tmp_path / "runs"))
+    assert fmri(monkeypatch, "train", "-c", config, "--folds", "0,1") == 0
+    capsys.readouterr()
+    assert fmri(monkeypatch, "train", "-c", config, "--resume") == 0
+    said = capsys.readouterr().err
+    assert said.count("done before") >= 8, "two folds of four arms"
+    for path in finished.glob("*/fold*/predictions.csv"):
+        mine = tmp_path / "runs" / "fmri" / "toy" / path.relative_to(finished)
+        assert mine.read_bytes() == path.read_bytes()
+
+
+def test_more_processes_change_no_number(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    config = written(tmp_path, toy_config(tmp_path / "runs"))
+    assert fmri(monkeypatch, "train", "-c", config, "--jobs", "2", "--quiet") == 0
+    for path in finished.glob("*/fold*/predictions.csv"):
+        mine = tmp_path / "runs" / "fmri" / "toy" / path.relative_to(finished)
+        assert mine.read_bytes() == path.read_bytes()
+
+
+def test_a_subject_that_cannot_be_read_is_one_line_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    config = written(tmp_path, toy_config(tmp_path / "runs"))
+    assert fmri(monkeypatch, "train", "-c", config, "brains.broken=['02']", "--quiet") == 1
+    said = capsys.readouterr()
+    last = said.err.rstrip().splitlines()[-1]
+    assert last == "fmri: left out: sub-02_bold.nii.gz: the file ends before its data do; copy it again"
+    run = tmp_path / "runs" / "fmri" / "toy"
+    assert set(predictions(run, "toy")["subject"]) == {"01"}
+    assert "sub-02_bold.nii.gz" in (run / "report.html").read_text()
+
+
+def test_when_no_subject_can_be_read_it_is_bad_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    config = written(tmp_path, toy_config(tmp_path / "runs"))
+    assert fmri(monkeypatch, "train", "-c", config, "brains.broken=['01','02']", "--quiet") == 2
+    said = capsys.readouterr()
+    assert said.err == "fmri: sub-02_bold.nii.gz: the file ends before its data do; copy it again\n"
+    assert said.out == ""
+
+
+def test_a_split_that_cuts_runs_is_marked_in_every_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    leaky = toy_config(tmp_path / "runs", split={"class_path": "CutRuns", "init_args": {"folds": 3}})
+    assert fmri(monkeypatch, "train", "-c", written(tmp_path, leaky), "--quiet") == 0
+    table = capsys.readouterr().out.splitlines()
+    column = table[0].split("\t").index("cuts_runs")
+    assert table[1].split("\t")[column] == "True"
+    run = tmp_path / "runs" / "fmri" / "toy"
+    assert predictions(run, "toy")["cuts_runs"].all()
+    for name in ("summary.csv", "classes.csv", "comparisons.csv"):
+        assert pd.read_csv(run / name)["cuts_runs"].all(), name
+    page = (run / "report.html").read_text()
+    assert "RUNS ARE CUT" in page[: page.index("<h1>")]
+    for path in run.glob("derivatives/**/*.json"):
+        if path.name.endswith(("decoding.json", "weights.json", "metrics.json")):
+            assert json.loads(path.read_text())["CutsRuns"] is True, path.name
+    assert json.loads((run / "toy" / "fold0-seed1" / "done.json").read_text())["cuts_runs"] is True
+
+
+def test_arms_that_are_fitted_per_subject_are_left_out_where_a_subject_is_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    new = toy_config(tmp_path / "runs", split={"class_path": "HeldOutSubjects"}, model=ARMS["Chance"], baselines={
+        "ridge": ARMS["Ridge"]})  # fmt: skip
+    new["controls"] = {"permutations": 20, "leakage": False}
+    assert fmri(monkeypatch, "train", "-c", written(tmp_path, new), "--quiet") == 0
+    said = capsys.readouterr().err
+    assert "'ridge' is left out: it is fitted per subject, and split subject-01 has no training sample" in said
+
+
+def test_repeats_are_averaged_within_each_side_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    halves = {"class_path": "RunFolds", "init_args": {"folds": 2}}
+    config = toy_config(tmp_path / "runs", repeats="average", split=halves, model=ARMS["Ridge"])
+    assert fmri(monkeypatch, "train", "-c", written(tmp_path, config), "--quiet") == 0
+    scored = predictions(tmp_path / "runs" / "fmri" / "toy", "toy")
+    assert len(scored) == 2 * 2 * 3, "a sample per subject, side and class"
+    assert scored["run"].str.contains(r"\+").all()
+
+
+def test_seeds_are_averaged_and_baselines_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    config = written(tmp_path, toy_config(tmp_path / "runs"))
+    assert fmri(monkeypatch, "train", "-c", config, "--folds", "0", "--seeds", "1,2", "--quiet") == 0
+    run = tmp_path / "runs" / "fmri" / "toy"
+    assert sorted(path.name for path in (run / "toy").iterdir()) == ["fold0-seed1", "fold0-seed2"]
+    assert [path.name for path in (run / "ridge").iterdir()] == ["fold0-seed1"]
+    summary = pd.read_csv(run / "summary.csv").set_index(["arm", "subject", "metric"])
+    assert summary.loc[("toy", "all", "accuracy"), "n"] == 6, "a seed adds no sample"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train"], "give at least one config: -c fmri/haxby"),
+        (["train", "-c", "CONFIG", "brains.nois=2"], "brains: ToyBrains has no option 'nois'; did you mean 'noise'?"),
+        (
+            ["train", "-c", "CONFIG", "model=tasks.fmri.baselines.Ridg"],
+            "model: no class 'Ridg' in tasks.fmri.baselines",
+        ),
+        (["train", "-c", "CONFIG", "controls.permutations=-1"], "controls.permutations: expected at least 0, found -1"),
+        (["train", "-c", "CONFIG", "controls.arm=ridgee"], "controls.arm: no baseline 'ridgee'; there are chance"),
+        (["train", "-c", "CONFIG", "controls.lags=[0.0,5.0]"], "controls.lags: ToyBrains has no lag to sweep"),
+        (["train", "-c", "CONFIG", "repeats=sum"], "repeats: expected one of keep, average, found 'sum'"),
+        (["train", "-c", "CONFIG", "--folds", "9"], "--folds 9: toy has folds 0 to 3"),
+        (["train", "-c", "CONFIG", "brains.runs=1"], "no subject has enough runs for LeaveRunsOut; give more runs"),
+        (["train", "-c", "CONFIG", "split.runs=0"], "runs=0: at least 1"),
+        (["train", "-c", "survival/demo"], "task: this config is for another task than fmri"),
+        (["train", "-c", "_base/fmri_bids", "name=x", "brains.folder=gone"], "BidsBrains"),
+        (["evaluate", "nowhere"], "nowhere: not a run folder"),
+        (["explain", "RUN", "99"], "'toy' scored no subject 99; it scored 01, 02"),
+        (["explain", "RUN", "--arm", "ridgee"], "no finished unit of 'ridgee'; did you mean 'ridge'?"),
+        (["decode", "RUN"], "say where the new data are"),
+        (["decode", "RUN", "--bold", "x.nii.gz"], "the run's data are ToyBrains, not scans"),
+        (["decode", "RUN", "nois=3"], "brains: ToyBrains has no option 'nois'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    finished: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    config = str(written(tmp_path, toy_config(tmp_path / "runs")))
+    given = [{"CONFIG": config, "RUN": str(finished)}.get(word, word) for word in arguments]
+    assert fmri(monkeypatch, *given) == 2
+    said = capsys.readouterr()
+    assert message in said.err
+    assert said.err.rstrip().splitlines()[-1].startswith("fmri: ")
+    assert said.out == ""
+
+
+def test_evaluate_prints_json(finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    assert fmri(monkeypatch, "evaluate", finished, "--draws", "50", "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert {"run", "report", "metrics", "comparisons"} <= said.keys()
+    assert {row["b"] for row in said["comparisons"]} == {"position", "ridge"}
+
+
+def test_decoding_the_training_data_again_is_right_and_says_so(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    assert fmri(monkeypatch, "decode", finished, "noise=0.5", "-o", tmp_path / "out") == 0
+    said = capsys.readouterr()
+    table = pd.read_csv(tmp_path / "out" / "sub-02" / "func" / "sub-02_desc-toy_decoding.tsv", sep="\t")
+    assert table["correct"].mean() > 0.9, "the same patterns with less noise"
+    assert "subject 02: " in said.err
+    assert [f"score_{name}" for name in CLASSES] == [name for name in table if name.startswith("score_")]
+    assert fmri(monkeypatch, "decode", finished, "noise=1.0", "-o", tmp_path / "again") == 0
+    assert "24 of 24 samples trained this decoder" in capsys.readouterr().err
+
+
+def test_a_subject_the_decoder_does_not_know_is_named(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    assert fmri(monkeypatch, "decode", finished, "subjects=['07']", "-o", tmp_path / "out") == 2
+    assert "subject 07: ShrinkageLDA has no fit for it (only 01, 02)" in capsys.readouterr().err
