@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -48,3 +49,44 @@ class Alignment(nn.Module):
         return F.kl_div(
             stand_in.log_softmax(dim=1), original.log_softmax(dim=1), reduction="none", log_target=True
         ).sum(1)
+
+
+def partner_cross_entropy(logits: Float[Tensor, "a b"], partner: Bool[Tensor, "a b"]) -> Float[Tensor, ""]:
+    """Cross entropy of every row with its true partners, `1 / number of partners` on each, averaged over rows.
+
+    Args:
+        logits: scores of rows with columns, already scaled
+        partner: which columns belong to a row
+
+    Raises:
+        ValueError: a row has no partner among the columns
+    """
+    count = partner.sum(dim=1, keepdim=True)
+    if not bool((count > 0).all()):
+        row = int((count[:, 0] > 0).to(torch.uint8).argmin())
+        raise ValueError(f"row {row} has no true partner among {partner.shape[1]} columns; every row needs one")
+    return F.cross_entropy(logits, partner.to(logits.dtype) / count)
+
+
+class Temperature(nn.Module):
+    """The learned factor on similarities before a softmax, `exp(log_scale)`.
+
+    Args:
+        start: temperature at the beginning; the factor is its inverse (CLIP and FILIP: 0.07)
+        largest: bound on the factor
+    """
+
+    def __init__(self, start: float = 0.07, largest: float = 100.0):
+        super().__init__()
+        if not 0 < 1 / largest <= start:
+            raise ValueError(f"Temperature: start={start} must be above 0 and at least 1 / largest={largest}")
+        self.largest = largest
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(start)))
+
+    @property
+    def scale(self) -> Float[Tensor, ""]:
+        """The factor as it stands."""
+        return self.log_scale.exp().clamp(max=self.largest)
+
+    def forward(self, similarity: Float[Tensor, "a b"]) -> Float[Tensor, "a b"]:
+        return self.scale * similarity

@@ -11,11 +11,18 @@ from typing import Any, NamedTuple
 from tasks.experiment.config import CONFIGS
 from tasks.experiment.signatures import ConfigError, did_you_mean
 
-TASKS = {"survival": "survival analysis from slides and genes"}
+TASKS = {
+    "survival": "survival analysis from slides and genes",
+    "fmri": "what was seen, from fMRI, within and across subjects",
+    "retrieval": "any modality by any other, token by token",
+}
 BENCHES = {
     "attention": "kernels.bench",
     "cmta": "tasks.survival.bench",
     "slides": "tasks.survival.bench_slides",
+    "fmri": "tasks.fmri.bench",
+    "retrieval": "tasks.retrieval.bench",
+    "retrieval-index": "tasks.retrieval.bench_index",
 }
 
 
@@ -36,6 +43,30 @@ PAPERS = {
     "survival-baselines": Paper(
         "Age and ridge Cox on the five MCAT/CMTA cohorts", "tasks.reproduce.survival_baselines", "tcga"
     ),
+    "haxby": Paper(
+        "Haxby et al. 2001, subject 1: eight classes, one run held out at a time", "tasks.reproduce.haxby", "fmri"
+    ),
+    "rsa92": Paper(
+        "Noise ceiling and identification from the dissimilarities of 92 images in 15 people",
+        "tasks.reproduce.rsa92",
+        "fmri",
+    ),
+    "sttm": Paper(
+        "See Through Their Minds: a trunk of other people for few samples of a new one (Liu et al., AAAI 2025), "
+        "semi-real",
+        "tasks.reproduce.sttm",
+        "fmri",
+    ),
+    "filip": Paper(
+        "FILIP's token-wise retrieval beside pooled vectors, on emoji and collages of four (Yao et al., ICLR 2022)",
+        "tasks.reproduce.filip",
+        "retrieval",
+    ),
+    "conditional-cross-attention": Paper(
+        "One embedding per named attribute from one backbone, on emoji and folk songs (Song et al., ICCV 2023)",
+        "tasks.reproduce.conditional_cross_attention",
+        "retrieval",
+    ),
 }
 
 
@@ -51,7 +82,7 @@ def listing(kind: str) -> list[dict[str, Any]]:
         "configs": _configs,
         "encoders": lambda: _classes("encoders", "torch.nn", "Module"),
         "operators": lambda: _classes("fusion.operators", "fusion.attention", "AttentionOp"),
-        "models": lambda: _classes("tasks.survival.models", "tasks.survival.models.base", "SurvivalModel"),
+        "models": _models,
         "data": _data,
         "benches": lambda: [{"bench": key, "module": module} for key, module in BENCHES.items()],
     }
@@ -117,6 +148,13 @@ def _classes(package: str, base_module: str, base_name: str) -> list[dict[str, A
     }
     rows = [{"class": cls.__name__, "what": (cls.__doc__ or "").strip().split("\n")[0]} for cls in found]
     return sorted(rows, key=lambda row: row["class"])
+
+
+def _models() -> list[dict[str, Any]]:
+    """What a config may name as `model`, of every task."""
+    survival = _classes("tasks.survival.models", "tasks.survival.models.base", "SurvivalModel")
+    fmri = _classes("tasks.fmri", "tasks.fmri.decoder", "Decoder")
+    return [{"task": task, **row} for task, rows in (("survival", survival), ("fmri", fmri)) for row in rows]
 
 
 def _data() -> list[dict[str, Any]]:

@@ -1,0 +1,211 @@
+"""conditional-cross-attention: one embedding per named attribute from one backbone (CCA, Song et al., ICCV 2023).
+
+The paper's own tables could not be read, so the bars are between arms on the same items: the condition query against
+one head per attribute, and against one shared embedding. First set: emoji of four art sets, test families unseen.
+Second: folk songs, whose notes come from the user's own music21.
+"""
+
+import functools
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from data.errors import DataError
+from data.pairs.emoji import EmojiPairs
+from data.pairs.folk import FolkPairs
+from data.pairs.items import Pairs
+from data.sources import data_home
+from encoders.encoder import Encoder
+from encoders.image import MobileNetTokens
+from encoders.melody import MelodyTransformer
+from tasks.experiment.compare import percentile_interval, resample
+from tasks.experiment.trainer import TrainerOptions
+from tasks.reproduce.rows import Result, Row, at_least, result
+from tasks.retrieval.attributes import entanglement, mean_average_precision, separation
+from tasks.retrieval.conditional import (
+    AttributeEmbedder,
+    ConditionalEmbedder,
+    MaskedEmbedder,
+    SeparateHeads,
+    SharedEmbedder,
+)
+from tasks.retrieval.fit_conditional import TripletOptions, all_spaces, fit_embedder
+from tasks.retrieval.metrics import chance
+from tasks.retrieval.triplets import Values
+
+PAPER = "conditional-cross-attention"
+ARMS: dict[str, type[AttributeEmbedder]] = {
+    "condition query": ConditionalEmbedder,
+    "separate heads": SeparateHeads,
+    "shared": SharedEmbedder,
+    "masks": MaskedEmbedder,
+}
+EMOJI = ("style", "skin_tone", "gender", "group", "subgroup")
+FOLK = ("region", "metre", "function")
+FAR_ABOVE = ("style", "skin_tone")
+WITHIN, ABOVE = 0.01, 0.10
+SEEDS, SMALL_SEEDS = (0, 1, 2), (0,)
+HIDDEN, RATE, DECAY = 128, 2e-3, 0.05
+EPOCHS, SMALL_EPOCHS = 5, 1
+SIDE, SMALL_SIDE = 128, 64
+
+
+@dataclass(frozen=True)
+class Found:
+    """One arm with one seed on the test items.
+
+    Attributes:
+        arm, seed: which
+        precision: per attribute a table as `metrics.per_query`
+        probes: as `attributes.entanglement`
+        apart: as `attributes.separation`
+    """
+
+    arm: str
+    seed: int
+    precision: dict[str, pd.DataFrame]
+    probes: pd.DataFrame
+    apart: Float[Tensor, "k k"]
+
+
+def run(data_root: Path, small: bool = False) -> Result:
+    """Train every arm on the emoji, and on the folk songs where their notes are here.
+
+    Args:
+        data_root: the imported data set retrieval
+        small: one seed, one epoch, drawings as they are, emoji alone: does it run at all?
+
+    Raises:
+        DataError: the data set is not there
+    """
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        pairs = EmojiPairs("D", str(data_root / "emoji")).load()
+        rows += judged(
+            "emoji", EMOJI, measured(pairs, MobileNetTokens(SMALL_SIDE if small else SIDE), EMOJI, Path(folder), small)
+        )
+        songs = None if small else _songs(data_root)
+        if songs is not None:
+            melody = MelodyTransformer(width=64, depth=2, tokens=64)
+            rows += judged("folk", FOLK, measured(songs, melody, FOLK, Path(folder), small))
+    return result(PAPER, rows)
+
+
+def _songs(data_root: Path) -> Pairs | None:
+    """The folk songs, where the user's music21 is installed."""
+    try:
+        return FolkPairs(str(data_root / "folk")).load()
+    except DataError:
+        return None
+
+
+def measured(
+    pairs: Pairs, encoder: Encoder, conditions: Sequence[str], folder: Path, small: bool = False
+) -> list[Found]:
+    """Every arm and seed on the test items.
+
+    Args:
+        pairs: whose left items are embedded
+        encoder: of the left items; trained anew in every arm unless frozen
+        conditions: columns of the table of left items
+        folder: for checkpoints and logs
+        small: one seed, one epoch
+    """
+    values = Values.of(pairs.table, conditions)
+    train, test = pairs.rows("train")[0], pairs.rows("test")[0]
+    ids = [pairs.left.ids[row] for row in test]
+    start = {
+        name: value.clone() if isinstance(value, Tensor) else value for name, value in encoder.state_dict().items()
+    }
+    found = []
+    for seed in SMALL_SEEDS if small else SEEDS:
+        for arm, cls in ARMS.items():
+            torch.manual_seed(seed)
+            encoder.load_state_dict(start)
+            model = cls(encoder, conditions, hidden=HIDDEN)
+            optimizer = functools.partial(torch.optim.AdamW, lr=RATE, weight_decay=DECAY)
+            trainer = TrainerOptions(max_epochs=SMALL_EPOCHS if small else EPOCHS, accelerator="cpu")
+            place = folder / pairs.name / f"{arm}-{seed}"
+            feed, _ = fit_embedder(
+                model, pairs, optimizer, place, data_home() / "features", seed, TripletOptions(), trainer
+            )
+            spaces = all_spaces(model, feed, test)
+            learnt = train[:: max(1, len(train) // 3000)]
+            probes = entanglement(
+                all_spaces(model, feed, learnt), spaces, values.codes[learnt], values.codes[test], conditions
+            )
+            precision = mean_average_precision(spaces, values, test, ids)
+            found.append(Found(arm, seed, precision, probes, separation(spaces)))
+    return found
+
+
+def judged(data: str, conditions: Sequence[str], found: Sequence[Found]) -> Iterator[Row]:
+    """Bars between arms, the other arms as they fall, and the entanglement matrix of the condition query."""
+    for name in conditions:
+        query, heads = (_queries(found, arm, name) for arm in ("condition query", "separate heads"))
+        note = f"{_described(found, 'condition query', name)}; {_differ('heads', query - heads)}"
+        yield at_least(f"{data}: {name}, mAP, against separate heads", heads.mean(), query.mean(), WITHIN, note)
+    for name in conditions:
+        query, shared = (_queries(found, arm, name) for arm in ("condition query", "shared"))
+        margin = ABOVE if name in FAR_ABOVE else 0.0
+        note = f"{_described(found, 'shared', name)}; {_differ('shared', query - shared)}"
+        wanted = f"shared + {margin:.2f}" if margin else "shared"
+        yield at_least(f"{data}: {name}, mAP, against {wanted}", shared.mean() + margin, query.mean(), 0.0, note)
+    for name in conditions:
+        query, masks = (_queries(found, arm, name) for arm in ("condition query", "masks"))
+        note = f"{_described(found, 'masks', name)}; {_differ('masks', query - masks)}"
+        yield at_least(f"{data}: {name}, mAP, against masks", masks.mean(), query.mean(), WITHIN, note)
+    yield _entangled(data, conditions, found)
+
+
+def _entangled(data: str, conditions: Sequence[str], found: Sequence[Found]) -> Row:
+    """The diagonal of the entanglement matrix must be its strongest column entry on average; the note has all of it."""
+    own = [one for one in found if one.arm == "condition query"]
+    table = pd.concat([one.probes for one in own]).groupby(["space", "attribute"])[["accuracy", "majority"]].mean()
+    lines = []
+    for space in conditions:
+        cells = ", ".join(f"{a} {table.loc[(space, a), 'accuracy']:.2f}" for a in conditions)
+        lines.append(f"{space} tells {cells}")
+    base = ", ".join(f"{a} {table.loc[(a, a), 'majority']:.2f}" for a in conditions)
+    apart = torch.stack([one.apart for one in own]).mean(dim=0)
+    off = apart[~torch.eye(len(apart), dtype=torch.bool)]
+    diagonal = np.mean([table.loc[(a, a), "accuracy"] for a in conditions])
+    others = np.mean([table.loc[(s, a), "accuracy"] for s in conditions for a in conditions if s != a])
+    note = (
+        f"accuracy of linear probes on test items: {'; '.join(lines)}; most frequent class {base}; "
+        f"1 - mean |cos| between two spaces {off.min():.2f} to {off.max():.2f}"
+    )
+    return at_least(f"{data}: entanglement, diagonal against the rest", float(others), float(diagonal), 0.0, note)
+
+
+def _queries(found: Sequence[Found], arm: str, name: str) -> np.ndarray:
+    """Average precision of every query, mean over seeds."""
+    return np.mean([one.precision[name]["average_precision"].to_numpy() for one in found if one.arm == arm], axis=0)
+
+
+def _described(found: Sequence[Found], arm: str, name: str) -> str:
+    own = [one for one in found if one.arm == arm]
+    table, values = own[0].precision[name], _queries(found, arm, name)
+    span = percentile_interval(_means(values))
+    lucky = chance(table["relevant"].to_numpy(), table["gallery"].to_numpy())["mAP"]
+    return (
+        f"{arm} {span.value:.3f}, 95 % interval over {len(values)} queries {span.low:.3f} to {span.high:.3f}, "
+        f"{int(table['gallery'].median())} candidates, {len(own)} seeds, chance {lucky:.3f}"
+    )
+
+
+def _differ(other: str, difference: np.ndarray) -> str:
+    span = percentile_interval(_means(difference))
+    return f"condition query minus {other} {span.value:+.3f} ({span.low:+.3f} to {span.high:+.3f})"
+
+
+def _means(values: np.ndarray) -> np.ndarray:
+    counts = resample(len(values))
+    return counts @ values / counts.sum(axis=1)

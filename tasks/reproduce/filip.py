@@ -1,0 +1,249 @@
+"""filip: pooled vectors, tokens (FILIP, Yao et al., ICLR 2022) and both, on drawings and their words.
+
+The published column is the project's own earlier measurement on the same files (one untuned configuration, last step,
+two seeds); no public checkpoint of FILIP exists. Protocol A: one drawing of an unseen concept. B: four drawings in one
+picture, in a gallery of near twins.
+Figures are means over seeds, and over the three seen art sets unless a row says otherwise.
+"""
+
+import functools
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from data.pairs.emoji import EmojiPairs
+from data.pairs.items import Gallery, Pairs
+from data.sources import data_home
+from encoders.encoder import Encoder
+from encoders.entries import ListTokens
+from encoders.image import MobileNetTokens
+from encoders.quarters import QuadrantTokens
+from encoders.text import PretrainedText
+from tasks.experiment.compare import percentile_interval, resample
+from tasks.experiment.trainer import TrainerOptions
+from tasks.reproduce.rows import Result, Row, at_least, result
+from tasks.retrieval.feed import encode
+from tasks.retrieval.fit_unit import FitOptions, Fitted, fit_towers
+from tasks.retrieval.metrics import KS, TIE_RULE, per_query, recall_name
+from tasks.retrieval.objectives import GlobalContrast, HybridContrast, Objective, TokenContrast
+from tasks.retrieval.scores import scores_of
+from tasks.retrieval.two_towers import TwoTowers
+
+PAPER = "filip"
+Protocol = Literal["A", "B"]
+ARMS: dict[str, Callable[[], Objective]] = {"global": GlobalContrast, "tokens": TokenContrast, "both": HybridContrast}
+DIRECTIONS = {"i2t": "image to text", "t2i": "text to image"}
+SEEDS, SMALL_SEEDS = (0, 1, 2), (0,)
+EPOCHS = {"A": 6, "B": 3}
+SMALL_EPOCHS = {"A": 1, "B": 1}
+COLLAGES, SMALL_COLLAGES = 12_000, 2000
+SIDE, SMALL_SIDE = 224, 64
+WIDTH, DECAY = 128, 0.1
+HIDDEN, BLOCKS, DROPOUT, RATE = {"A": 256, "B": 128}, {"A": 0, "B": 1}, {"A": 0.2, "B": 0.1}, {"A": 1e-3, "B": 2e-3}
+
+PUBLISHED_A = {"global": (0.198, 0.389, 0.478), "tokens": (0.180, 0.377, 0.457)}
+BAR_A = (0.20, 0.40, 0.49)
+PUBLISHED_B = {"global": {"i2t": 0.301, "t2i": 0.306}, "tokens": {"i2t": 0.352, "t2i": 0.345}}
+UNSEEN = {"A": {"global": 0.056, "tokens": 0.049}, "B": {"global": 0.077, "tokens": 0.045}}
+FULL = {"global": 0.047}
+
+
+class Asked(NamedTuple):
+    """What one trained arm found for the queries of one gallery."""
+
+    arm: str
+    seed: int
+    gallery: str
+    direction: str
+    size: int
+    queries: pd.DataFrame
+
+
+def run(data_root: Path, small: bool = False) -> Result:
+    """Train every arm on both protocols and measure the test galleries.
+
+    Args:
+        data_root: the imported data set retrieval
+        small: one seed, one epoch, drawings as they are, fewer collages: does it run at all?
+
+    Raises:
+        DataError: the data set is not there
+    """
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for protocol in ("A", "B"):
+            found = measured(protocol, data_root, Path(folder), small)
+            rows += rows_of(protocol, found)
+    return result(PAPER, rows)
+
+
+def rows_of(protocol: Protocol, found: Sequence[Asked]) -> list[Row]:
+    """The bars of a protocol, then the unseen style and the full gallery."""
+    own = _single(found) if protocol == "A" else _collages(found)
+    return [*own, *_hybrid(found, protocol), *_elsewhere(found, protocol)]
+
+
+def measured(protocol: Protocol, data_root: Path, folder: Path, small: bool = False) -> list[Asked]:
+    """Every arm and seed on every test gallery, both directions.
+
+    Args:
+        protocol: A or B
+        data_root: the imported data set retrieval
+        folder: for checkpoints and logs
+        small: one seed, one epoch, drawings as they are, fewer collages
+    """
+    pairs = EmojiPairs(protocol, str(data_root / "emoji"), collages=SMALL_COLLAGES if small else COLLAGES).load()
+    found = []
+    for seed in SMALL_SEEDS if small else SEEDS:
+        for arm in ARMS:
+            epochs, side = (SMALL_EPOCHS[protocol], SMALL_SIDE) if small else (EPOCHS[protocol], SIDE)
+            fitted = trained(protocol, arm, seed, pairs, folder, epochs, side)
+            for gallery in pairs.galleries:
+                if gallery.split == "test":
+                    found += list(_asked(arm, seed, fitted, pairs, gallery))
+    return found
+
+
+def trained(
+    protocol: Protocol, arm: str, seed: int, pairs: Pairs, folder: Path, epochs: int, side: int = SIDE
+) -> Fitted:
+    """One arm: frozen MobileNetV2 and MiniLM under small projections, the epoch chosen on validation concepts.
+
+    Args:
+        protocol: A reads pictures and captions whole, B reads quarters of a picture and entries of a caption
+        arm: of `ARMS`
+        seed: of weights, order and dropout
+        pairs: of the protocol
+        folder: for checkpoints and logs
+        epochs: at most
+        side: pixels that a drawing is brought to
+    """
+    torch.manual_seed(seed)
+    left: Encoder = MobileNetTokens(side) if protocol == "A" else QuadrantTokens(side)
+    right: Encoder = PretrainedText() if protocol == "A" else ListTokens()
+    towers = TwoTowers(left, right, WIDTH, hidden=HIDDEN[protocol], blocks=BLOCKS[protocol], dropout=DROPOUT[protocol])
+    optimizer = functools.partial(torch.optim.AdamW, lr=RATE[protocol], weight_decay=DECAY)
+    return fit_towers(
+        towers,
+        ARMS[arm](),
+        pairs,
+        optimizer,
+        folder / pairs.name / f"{arm}-{seed}",
+        data_home() / "features",
+        seed,
+        FitOptions(),
+        TrainerOptions(max_epochs=epochs, accelerator="cpu"),
+    )
+
+
+def _asked(arm: str, seed: int, fitted: Fitted, pairs: Pairs, gallery: Gallery) -> Iterator[Asked]:
+    towers, ranking = fitted.towers, (fitted.objective.score, fitted.objective.global_share)
+    sides = (
+        ("i2t", gallery.left_queries, gallery.right_gallery, False),
+        ("t2i", gallery.right_queries, gallery.left_gallery, True),
+    )
+    for direction, asking, searched, from_right in sides:
+        ways = [(towers.project_left, fitted.feeds[0]), (towers.project_right, fitted.feeds[1])]
+        (ask, ask_feed), (search, search_feed) = reversed(ways) if from_right else ways
+        scores = scores_of(encode(ask, ask_feed, asking), encode(search, search_feed, searched), *ranking)
+        truth = pairs.relevance(searched, asking).T if from_right else pairs.relevance(asking, searched)
+        queries = per_query(scores, torch.from_numpy(np.ascontiguousarray(truth)))
+        yield Asked(arm, seed, gallery.name, direction, len(searched), queries)
+
+
+def recall(found: Sequence[Asked], arm: str, direction: str, k: int, galleries: Sequence[str]) -> np.ndarray:
+    """Hits in the first k, `[n]`: one value per query, averaged over seeds and galleries of the same concepts."""
+    chosen = [a for a in found if (a.arm, a.direction) == (arm, direction) and a.gallery in galleries]
+    return np.mean([(a.queries["rank"] <= k).to_numpy(dtype=float) for a in chosen], axis=0)
+
+
+def _seen(found: Sequence[Asked]) -> list[str]:
+    return [name for name in dict.fromkeys(a.gallery for a in found) if "unseen" not in name and "full" not in name]
+
+
+def _single(found: Sequence[Asked]) -> Iterator[Row]:
+    seen = _seen(found)
+    for k, bar in zip(KS, BAR_A, strict=True):
+        hits = recall(found, "global", "i2t", k, seen)
+        yield at_least(
+            f"A: global, i2t {recall_name(k)}", bar, hits.mean(), 0.0, _note(found, "global", "i2t", k, seen)
+        )
+    for k, published in zip(KS, PUBLISHED_A["tokens"], strict=True):
+        hits = recall(found, "tokens", "i2t", k, seen)
+        note = (
+            f"{_note(found, 'tokens', 'i2t', k, seen)}; reported as it falls, {_difference(found, 'i2t', k, seen)[1]}"
+        )
+        yield at_least(f"A: tokens, i2t {recall_name(k)}", published, hits.mean(), _error(published, len(hits)), note)
+
+
+def _collages(found: Sequence[Asked]) -> Iterator[Row]:
+    seen = _seen(found)
+    for arm, published in PUBLISHED_B.items():
+        for direction, bar in published.items():
+            hits = recall(found, arm, direction, 1, seen)
+            note = _note(found, arm, direction, 1, seen)
+            yield at_least(f"B: {arm}, {direction} R@1", bar, hits.mean(), 0.0, note)
+    for direction in DIRECTIONS:
+        low, text = _difference(found, direction, 1, seen)
+        yield at_least(f"B: tokens above global, {direction} R@1, lower end", 0.0, low, 0.0, text)
+
+
+def _hybrid(found: Sequence[Asked], protocol: Protocol) -> Iterator[Row]:
+    seen = _seen(found)
+    for direction in DIRECTIONS:
+        means = {arm: recall(found, arm, direction, 1, seen).mean() for arm in ARMS}
+        best = max(("global", "tokens"), key=lambda arm: means[arm])
+        name = f"{protocol}: both, {direction} R@1, against the better one ({best})"
+        yield at_least(name, means[best], means["both"], 0.0, _note(found, "both", direction, 1, seen))
+
+
+def _elsewhere(found: Sequence[Asked], protocol: Protocol) -> Iterator[Row]:
+    """The unseen art set, and the test queries among everything; both were measured before for text to image."""
+    for arm in ARMS:
+        unseen = [name for name in dict.fromkeys(a.gallery for a in found) if "unseen" in name and "full" not in name]
+        hits = recall(found, arm, "t2i", 1, unseen)
+        bar = UNSEEN[protocol].get(arm, min(UNSEEN[protocol].values()))
+        note = f"{_note(found, arm, 't2i', 1, unseen)}; tolerance: its sampling error"
+        yield at_least(f"{protocol}: {arm}, unseen style, t2i R@1", bar, hits.mean(), _error(bar, len(hits)), note)
+        full = [name for name in dict.fromkeys(a.gallery for a in found) if "full" in name and "unseen" not in name]
+        hits = recall(found, arm, "t2i", 1, full)
+        bar = FULL.get(arm, 0.0) if protocol == "A" else 0.0
+        note = f"{_note(found, arm, 't2i', 1, full)}; {'measured before on noto' if bar else 'not measured before'}"
+        yield at_least(f"{protocol}: {arm}, full gallery, t2i R@1", bar, hits.mean(), _error(bar, len(hits)), note)
+
+
+def _note(found: Sequence[Asked], arm: str, direction: str, k: int, galleries: Sequence[str]) -> str:
+    hits = recall(found, arm, direction, k, galleries)
+    span = percentile_interval(_means(hits))
+    chosen = [a for a in found if (a.arm, a.direction) == (arm, direction) and a.gallery in galleries]
+    seeds = len({a.seed for a in chosen})
+    per_gallery = ", ".join(f"{g} {recall(found, arm, direction, k, [g]).mean():.3f}" for g in galleries)
+    rest = " ".join(f"{recall(found, arm, direction, other, galleries).mean():.3f}" for other in KS)
+    return (
+        f"n {len(hits)} queries x {len(galleries)} styles x {seeds} seeds, gallery {chosen[0].size}, "
+        f"95 % interval over queries {span.low:.3f} to {span.high:.3f}, chance {k / chosen[0].size:.4f}; "
+        f"R@1/5/10 {rest}; {per_gallery}; {TIE_RULE}"
+    )
+
+
+def _difference(found: Sequence[Asked], direction: str, k: int, galleries: Sequence[str]) -> tuple[float, str]:
+    """Tokens minus global on the same queries: the lower end of the interval, and the sentence."""
+    pair = [recall(found, arm, direction, k, galleries) for arm in ("tokens", "global")]
+    span = percentile_interval(_means(pair[0] - pair[1]))
+    text = f"tokens minus global {span.value:+.3f}, 95 % interval over queries {span.low:+.3f} to {span.high:+.3f}"
+    return span.low, text
+
+
+def _means(values: np.ndarray) -> np.ndarray:
+    counts = resample(len(values))
+    return counts @ values / counts.sum(axis=1)
+
+
+def _error(share: float, n: int) -> float:
+    """Half the width of a share's 95 % interval."""
+    return float(1.96 * np.sqrt(share * (1 - share) / n))

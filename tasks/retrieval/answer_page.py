@@ -1,0 +1,109 @@
+"""A query and its answers as a page: the table, and which token of the query matched which token of each answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from tasks.experiment.report import Facts, Figure, Part, Prose, Report, Section, Table
+from tasks.experiment.report.numbers import count, decimal
+from tasks.retrieval.alignment_pictures import pair_picture
+from tasks.retrieval.scores import MEANING, Score
+from tasks.retrieval.seen_items import Seen
+
+CAUTION = (
+    "A token's partner is the token of the other item with the highest cosine in the trained space. It says what the "
+    "score is made of, not why the model learned it."
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One hit.
+
+    Attributes:
+        rank: 1 = best
+        id: of the item
+        score: as ranked
+        about: file or text, licence, attribution
+        seen: its tokens; None when it cannot be read any more, or was not asked to be drawn
+        right: whether it is a right answer, where that is known
+    """
+
+    rank: int
+    id: str
+    score: float
+    about: dict[str, str]
+    seen: Seen | None = None
+    right: bool | None = None
+
+    @property
+    def row(self) -> dict[str, object]:
+        """As a table or JSON shows it."""
+        said: dict[str, object] = {"rank": self.rank, "id": self.id, "score": round(self.score, 4)}
+        if self.right is not None:
+            said["right"] = self.right
+        what = self.about.get("text") or self.about.get("file")
+        return said | ({"what": what} if what else {}) | self.credit
+
+    @property
+    def credit(self) -> dict[str, object]:
+        return {name: self.about[name] for name in ("attribution", "licence") if name in self.about}
+
+
+def compose(
+    asking: Seen, answers: Sequence[Answer], score: Score, facts: dict[str, object], context: str, lead: str
+) -> Report:
+    """The page as data.
+
+    Args:
+        asking: the query
+        answers: best first
+        score: what they were ranked by
+        facts: where they were searched
+        context: a short line above the title
+        lead: the one sentence to remember
+    """
+    credits = sorted(
+        {f"{a.about.get('attribution', '')} ({a.about['licence']})" for a in answers if "licence" in a.about}
+    )
+    closing: list[Part] = [Prose([CAUTION]), Facts({"score": f"{score}: {MEANING[score]}", **facts})]
+    if credits:
+        closing.append(Prose([f"Items shown: {'; '.join(credits)}."]))
+    return Report(
+        title=f"What answers {asking.title}",
+        lead=lead,
+        sections=[
+            Section("Answers", [_table(answers)]),
+            Section("Which token matched which", list(_pictures(asking, answers))),
+            Section("How to read this", closing),
+        ],
+        context=context,
+    )
+
+
+def pictures(asking: Seen, answers: Sequence[Answer]) -> list[Figure]:
+    """The alignment with every answer that can be drawn."""
+    return [part for part in _pictures(asking, answers) if isinstance(part, Figure)]
+
+
+def _pictures(asking: Seen, answers: Sequence[Answer]) -> Iterator[Part]:
+    drawn = 0
+    for answer in answers:
+        if answer.seen is not None:
+            judged = "" if answer.right is None else ", right" if answer.right else ", not its partner"
+            drawn += 1
+            yield pair_picture(
+                f"answer-{answer.rank}",
+                asking,
+                answer.seen,
+                f"{answer.rank}. {answer.id} ({decimal(answer.score)}{judged})",
+            )
+    if drawn < len(answers):
+        yield Prose([f"Drawn: {count(drawn, 'answer')} of {len(answers)}."])
+
+
+def _table(answers: Sequence[Answer]) -> Table:
+    header = list(dict.fromkeys(name for answer in answers for name in answer.row))
+    rows = [[answer.row.get(name, "") for name in header] for answer in answers]
+    return Table(header, rows, f"{count(len(answers), 'answer')}, best first.")

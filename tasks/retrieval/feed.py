@@ -1,0 +1,79 @@
+"""What towers are fed with: tokens of items by row, computed once for a frozen encoder and every time for another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from data.pairs.items import Pairs, Side
+from encoders.encoder import Encoder
+from encoders.frozen import Features, Progress, features_of
+from fusion.tokens import Tokens
+from tasks.retrieval.two_towers import Encoded, TwoTowers, joined
+
+
+class Feed:
+    """Tokens of one side of a collection.
+
+    Args:
+        encoder: of that side
+        side: the items
+        folder: where tokens of frozen encoders are kept
+        progress: told while they are computed
+    """
+
+    def __init__(self, encoder: Encoder, side: Side, folder: Path, progress: Progress | None = None):
+        self.encoder, self.side = encoder, side
+        self.kept: Features | None = features_of(encoder, side, folder, progress=progress) if encoder.frozen else None
+
+    def __call__(self, rows: Sequence[int]) -> Tokens:
+        """Tokens of these rows, on the encoder's device; rows may repeat."""
+        if self.kept is None:
+            return self.encoder(self.side.load(rows))  # type: ignore[no-any-return]
+        tokens, device = self.kept[rows], self.encoder.device
+        return Tokens(tokens.x.to(device), tokens.keep.to(device))
+
+
+def learn(encoder: Encoder, side: Side, rows: Sequence[int], most: int = 20_000) -> None:
+    """Let an encoder that is trained see the training items, at most so many of them, evenly spread.
+
+    Args:
+        encoder: whose vocabulary or scale is to be learnt
+        side: the items
+        rows: of the training items
+        most: how many are shown
+    """
+    if not encoder.frozen:
+        encoder.learn(side.load(rows[:: max(1, -(-len(rows) // most))]))
+
+
+@torch.no_grad()
+def encode(
+    embed: Callable[[Tokens], Encoded],
+    feed: Feed,
+    rows: Sequence[int],
+    batch: int = 256,
+    progress: Progress | None = None,
+) -> Encoded:
+    """Items of these rows in the shared space, on the CPU.
+
+    Args:
+        embed: `TwoTowers.project_left` or `project_right`, of towers in evaluation mode
+        feed: tokens of that side
+        rows: which items
+        batch: items at once
+        progress: told after every batch
+    """
+    parts = []
+    for start in range(0, len(rows), batch):
+        parts.append(embed(feed(rows[start : start + batch])).to(torch.device("cpu")))
+        if progress is not None:
+            progress(min(start + batch, len(rows)), len(rows))
+    return joined(parts)
+
+
+def feeds(towers: TwoTowers, pairs: Pairs, folder: Path) -> tuple[Feed, Feed]:
+    """Both sides of a collection."""
+    return Feed(towers.left, pairs.left, folder), Feed(towers.right, pairs.right, folder)

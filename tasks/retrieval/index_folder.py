@@ -1,0 +1,224 @@
+"""An index on disk: a manifest that names everything, and one folder of arrays that it points to.
+
+IDX/
+    manifest.json       settings, encoder hash, counts, and every file with its size and SHA-256; replaced last
+    items-000002/       vectors.npy, alive.npy, lengths.npy, tokens.npy, items.jsonl, vectors.faiss, tokens.faiss
+
+A save writes a new folder of arrays beside the old one and then replaces the manifest, so that an interrupted save
+leaves the old index whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from data.errors import DataError
+from tasks.experiment.folder import RunError, write_whole
+from tasks.retrieval.faiss_backends import FaissOptions, FaissRows
+from tasks.retrieval.index import Index, Settings
+from tasks.retrieval.stored_items import StoredItems
+
+VERSION = 1
+MANIFEST = "manifest.json"
+MOSTLY_DEAD = 0.25
+"""Share of dead rows above which a save drops them and makes the FAISS structures anew."""
+
+
+def save(index: Index, folder: Path) -> None:
+    """Write an index, in place of what the folder held.
+
+    Args:
+        index: FAISS structures that do not cover its items yet are built first
+        folder: made if it is missing
+
+    Raises:
+        RunError: the folder holds something else, is being written by another process, or the disk is full
+    """
+    if folder.exists() and not (folder / MANIFEST).is_file() and any(p.name != ".lock" for p in folder.iterdir()):
+        left_over = [p for p in folder.iterdir() if not (p.name == ".lock" or p.name.startswith("items-"))]
+        if left_over:
+            raise RunError(f"{folder}: holds {left_over[0].name}, which is no part of an index; give another folder")
+    if index.settings.backend == "exact":
+        index.items.compact()
+    elif index.items.dead_share > MOSTLY_DEAD or (len(index) and not index.structures):
+        index.build()
+    else:
+        index.follow()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder):
+            _write(index, folder)
+    except OSError as error:
+        reason = "the disk is full; free some space" if error.errno == errno.ENOSPC else str(error.strerror)
+        raise RunError(f"{folder}: cannot be written ({reason}); what it held before is untouched") from None
+
+
+def load(folder: Path) -> Index:
+    """Read an index; its arrays are mapped, not copied.
+
+    Raises:
+        DataError: no index, one of a newer version, or a file that is missing or cut off; `verify` says more
+    """
+    manifest = _manifest(folder)
+    for fault in _sizes(folder, manifest):
+        raise DataError(f"{folder}: {fault}; restore the folder or index the items again")
+    at = folder / manifest["arrays"]
+    settings = _settings(manifest["settings"])
+    rows = [json.loads(line) for line in (at / "items.jsonl").read_text(encoding="utf-8").splitlines()]
+    tokens = np.load(at / "tokens.npy", mmap_mode="c") if settings.with_tokens else None
+    vectors = np.load(at / "vectors.npy", mmap_mode="c")
+    alive, lengths = np.load(at / "alive.npy"), np.load(at / "lengths.npy")
+    items = StoredItems.restored([row["id"] for row in rows], vectors, alive, tokens, lengths)
+    about = {row["id"]: row["about"] for row, living in zip(rows, alive, strict=True) if living}
+    index = Index(settings, items, about)
+    if settings.backend != "exact":
+        for path in sorted(at.glob("*.faiss")):
+            index.structures[path.stem] = FaissRows.read(path, settings.backend, settings.faiss)
+    return index
+
+
+def verify(folder: Path) -> list[str]:
+    """What is wrong with an index on disk, one line each; an empty list = complete and unchanged.
+
+    Raises:
+        DataError: there is no index at this path
+    """
+    manifest = _manifest(folder)
+    if faults := _sizes(folder, manifest):
+        return faults
+    at = folder / manifest["arrays"]
+    faults = [
+        f"{manifest['arrays']}/{name}: content differs (SHA-256)"
+        for name, known in manifest["files"].items()
+        if _sha256(at / name) != known["sha256"]
+    ]
+    if faults:
+        return faults
+    try:
+        index = load(folder)
+    except DataError as error:
+        return [str(error)]
+    if len(index) != manifest["items"]:
+        faults.append(f"{len(index)} items, the manifest says {manifest['items']}")
+    for name, held in (("vectors", index.items.vectors), ("tokens", index.items.tokens)):
+        for start in range(0, len(held), 100_000):
+            length = np.linalg.norm(held[start : start + 100_000].astype(np.float32), axis=1)
+            if not (np.abs(length - 1) < 1e-2).all():
+                faults.append(f"{name}: row {start + int(np.argmax(~(np.abs(length - 1) < 1e-2)))} has no unit length")
+                break
+    for name, structure in index.structures.items():
+        expected = len(index.items.vectors if name == "vectors" else index.items.tokens)
+        if len(structure) != expected:
+            faults.append(f"{name}.faiss: {len(structure)} rows, expected {expected}")
+    return faults
+
+
+def described(folder: Path) -> dict[str, Any]:
+    """The manifest: version, settings, counts and files.
+
+    Raises:
+        DataError: there is no index at this path
+    """
+    return _manifest(folder)
+
+
+def _write(index: Index, folder: Path) -> None:
+    before = json.loads((folder / MANIFEST).read_text()) if (folder / MANIFEST).is_file() else {}
+    number = int(before.get("arrays", "items-000000").split("-")[1]) + 1
+    name = f"items-{number:06d}"
+    at = folder / name
+    shutil.rmtree(at, ignore_errors=True)
+    at.mkdir()
+    items = index.items
+    lines = [
+        json.dumps({"id": item, "about": index.about.get(item, {}) if living else {}}, ensure_ascii=False)
+        for item, living in zip(items.row_ids, items.alive, strict=True)
+    ]
+    _put(at / "items.jsonl", lambda file: file.write("".join(f"{line}\n" for line in lines).encode()))
+    arrays = {"vectors": items.vectors, "alive": items.alive, "lengths": items.lengths}
+    if items.with_tokens:
+        arrays["tokens"] = items.tokens
+    for key, array in arrays.items():
+        _put(at / f"{key}.npy", lambda file, array=array: np.save(file, array))  # type: ignore[misc]
+    for key, structure in index.structures.items():
+        structure.write(at / f"{key}.faiss")
+    files = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(at.iterdir())}
+    manifest = {
+        "version": VERSION,
+        "metric": "cosine: vectors and tokens have unit length",
+        "items": len(items),
+        "tokens": int(items.lengths[items.alive].sum()),
+        "settings": asdict(index.settings),
+        "arrays": name,
+        "files": files,
+    }
+    write_whole(folder / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False))
+    for old in folder.glob("items-*"):
+        if old.name != name:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _put(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    with path.open("wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise DataError(f"{folder}: not an index (no {MANIFEST}); `retrieval index` makes one")
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version = int(manifest["version"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not readable ({error}); restore it or index the items again") from None
+    if version != VERSION:
+        raise DataError(f"{path}: version {version}, this program reads {VERSION}; index the items again")
+    return manifest
+
+
+def _settings(said: dict[str, Any]) -> Settings:
+    return Settings(**{**said, "faiss": FaissOptions(**said["faiss"])})
+
+
+def _sizes(folder: Path, manifest: dict[str, Any]) -> list[str]:
+    faults = []
+    for name, known in manifest["files"].items():
+        path = folder / manifest["arrays"] / name
+        if not path.is_file():
+            faults.append(f"{manifest['arrays']}/{name}: missing")
+        elif path.stat().st_size != known["bytes"]:
+            faults.append(f"{manifest['arrays']}/{name}: {path.stat().st_size} bytes, expected {known['bytes']}")
+    return faults
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"{folder}: another process is writing this index; wait for it") from None
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,46 @@
+"""Retrieval in the common orchestration: what is run on a collection, and what is said at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tasks.experiment.console import print_table
+from tasks.experiment.task import Plan, Task
+from tasks.retrieval import unit
+from tasks.retrieval.evaluation import evaluate_run
+from tasks.retrieval.experiment import RetrievalExperiment
+from tasks.retrieval.metrics import recall_name
+from tasks.retrieval.report import write as write_report
+
+SHOWN = ["gallery_name", "direction", "arm", "score", "value", "low", "high", "chance", "n", "gallery"]
+
+
+class Retrieval(Task):
+    """Train every objective of a config with every seed, then rank, compare and report."""
+
+    name = "retrieval"
+    unit = staticmethod(unit.run)
+
+    def plan(self, experiment: RetrievalExperiment) -> Plan:
+        pairs = experiment.pairs.load()
+        return Plan(
+            account="\n".join([*pairs.account, *pairs.attribution()]),
+            data=f"collection {pairs.name}",
+            folds=1,
+            arms=list(experiment.objectives),
+        )
+
+    def finish(self, experiment: RetrievalExperiment, run: Path, folds: Sequence[int], seeds: Sequence[int]) -> None:
+        results = evaluate_run(run)
+        assert results.summary is not None
+        first = results.summary[results.summary["metric"] == recall_name(1)]
+        print(f"{recall_name(1)}, mean over queries and seeds")
+        print_table(first.to_dict("records"), SHOWN)
+        print(f"report: {self.report(run)}")
+
+    def report(self, run: Path) -> Path:
+        return write_report(run)
+
+
+TASK = Retrieval()

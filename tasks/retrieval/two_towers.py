@@ -1,0 +1,159 @@
+"""Two towers: an encoder per modality, each followed by a projection into one space of unit tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from encoders.encoder import Encoder
+from fusion.block import Block, FeedForward
+from fusion.operators.dense import Dense
+from fusion.summary import Mean
+from fusion.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Items of one side in the shared space.
+
+    Attributes:
+        tokens: unit-norm tokens `[b, n, d]` and which of them are real
+        global_vector: unit norm `[b, d]`, the direction of the mean over real tokens before they are normalised
+    """
+
+    tokens: Tokens
+    global_vector: Float[Tensor, "b d"]
+
+    def __len__(self) -> int:
+        return len(self.global_vector)
+
+    @property
+    def x(self) -> Float[Tensor, "b n d"]:
+        return self.tokens.x
+
+    @property
+    def keep(self) -> Bool[Tensor, "b n"]:
+        return self.tokens.keep
+
+    def __getitem__(self, rows: slice | Tensor) -> Encoded:
+        """Some of the items; where tokens stand is not carried along."""
+        return Encoded(Tokens(self.x[rows], self.keep[rows]), self.global_vector[rows])
+
+    def to(self, target: torch.device | torch.dtype) -> Encoded:
+        """On another device, or as another float type."""
+        keep = self.keep.to(target) if isinstance(target, torch.device) else self.keep
+        return Encoded(Tokens(self.x.to(target), keep), self.global_vector.to(target))
+
+    def detach(self) -> Encoded:
+        """The same values without their history."""
+        return Encoded(self.tokens.with_x(self.x.detach()), self.global_vector.detach())
+
+
+def joined(parts: Sequence[Encoded]) -> Encoded:
+    """Items one after another; shorter ones are padded to the longest."""
+    longest = max(part.x.shape[1] for part in parts)
+    pads = [(0, longest - part.x.shape[1]) for part in parts]
+    x = torch.cat([F.pad(part.x, (0, 0, *pad)) for part, pad in zip(parts, pads, strict=True)])
+    keep = torch.cat([F.pad(part.keep, pad) for part, pad in zip(parts, pads, strict=True)])
+    return Encoded(Tokens(x, keep), torch.cat([part.global_vector for part in parts]))
+
+
+class Projection(nn.Module):
+    """An encoder's tokens -> unit tokens of the shared space: linear, transformer blocks, norm, linear.
+
+    Args:
+        source_width: width of the encoder's tokens
+        width: width of the shared space
+        hidden: width of the blocks
+        blocks: transformer blocks in between
+        heads: attention heads of each block; must divide hidden
+        dropout: probability of dropping an input feature, a read or an activation while training
+    """
+
+    def __init__(
+        self, source_width: int, width: int, hidden: int = 256, blocks: int = 1, heads: int = 4, dropout: float = 0.1
+    ):
+        super().__init__()
+        self.into = nn.Sequential(nn.Dropout(dropout), nn.Linear(source_width, hidden))
+        self.blocks = nn.ModuleList(
+            Block(hidden, Dense(hidden, heads), FeedForward(hidden, 2 * hidden, dropout), dropout=dropout)
+            for _ in range(blocks)
+        )
+        self.out = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, width))
+        self.mean = Mean()
+
+    def forward(self, tokens: Tokens) -> Encoded:
+        """Items in the shared space.
+
+        Raises:
+            ValueError: an item keeps no token, so it has no place in the space
+        """
+        if not bool(tokens.present.all()):
+            item = int(tokens.present.to(torch.uint8).argmin())
+            raise ValueError(f"item {item} of the batch keeps no token and cannot be embedded; drop it")
+        tokens = tokens.zeroed()
+        tokens = tokens.with_x(self.into(tokens.x))
+        for block in self.blocks:
+            tokens = block(tokens)
+        tokens = tokens.with_x(self.out(tokens.x))
+        vector = F.normalize(self.mean(tokens), dim=-1)
+        return Encoded(tokens.with_x(F.normalize(tokens.x, dim=-1)).zeroed(), vector)
+
+
+class TwoTowers(nn.Module):
+    """Two encoders of any modality with one shared space.
+
+    The tokens of a frozen encoder may be computed once and given to `project_left` and `project_right`.
+
+    Args:
+        left: encoder of the left side
+        right: encoder of the right side
+        width: width of the shared space
+        hidden: width of the projections' blocks
+        blocks: transformer blocks of each projection
+        heads: attention heads of each block; must divide hidden
+        dropout: of the projections
+    """
+
+    def __init__(
+        self,
+        left: Encoder,
+        right: Encoder,
+        width: int = 128,
+        hidden: int = 256,
+        blocks: int = 1,
+        heads: int = 4,
+        dropout: float = 0.1,
+    ):
+        super().__init__()
+        if width < 1:
+            raise ValueError(f"TwoTowers: width={width}; expected at least 1")
+        self.left, self.right, self.width = left, right, width
+        self.left_projection = Projection(left.width, width, hidden, blocks, heads, dropout)
+        self.right_projection = Projection(right.width, width, hidden, blocks, heads, dropout)
+
+    def encode_left(self, raw: Any) -> Encoded:
+        """Left items from what their encoder takes."""
+        return self.project_left(self.left(raw))
+
+    def encode_right(self, raw: Any) -> Encoded:
+        """Right items from what their encoder takes."""
+        return self.project_right(self.right(raw))
+
+    def project_left(self, tokens: Tokens) -> Encoded:
+        """Left items from their encoder's tokens."""
+        return self.left_projection(tokens)
+
+    def project_right(self, tokens: Tokens) -> Encoded:
+        """Right items from their encoder's tokens."""
+        return self.right_projection(tokens)
+
+    def forward(self, left: Any, right: Any) -> tuple[Encoded, Encoded]:
+        """Both sides of a batch of raw items."""
+        return self.encode_left(left), self.encode_right(right)

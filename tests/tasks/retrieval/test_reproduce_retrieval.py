@@ -1,0 +1,79 @@
+"""What the reproductions make of measured ranks: means over seeds and styles, differences, bars between arms."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from tasks.reproduce.conditional_cross_attention import ARMS as SPACES
+from tasks.reproduce.conditional_cross_attention import EMOJI, Found, judged
+from tasks.reproduce.filip import ARMS, Asked, recall, rows_of
+
+STYLES = ("noto", "twemoji", "fluent")
+GALLERIES = (*STYLES, "openmoji (unseen style)", "noto, full gallery", "openmoji (unseen style), full gallery")
+
+
+def asked(ranks: dict[str, list[int]], seeds: int = 2) -> list[Asked]:
+    return [
+        Asked(arm, seed, gallery, direction, 40, pd.DataFrame({"rank": own}))
+        for arm, own in ranks.items()
+        for seed in range(seeds)
+        for gallery in GALLERIES
+        for direction in ("i2t", "t2i")
+    ]
+
+
+def test_recall_is_one_value_per_query_over_seeds_and_styles():
+    found = asked({"global": [1, 2, 9]}, seeds=1)
+    found += [one._replace(seed=1, queries=pd.DataFrame({"rank": [3, 1, 30]})) for one in found]
+    np.testing.assert_allclose(recall(found, "global", "i2t", 1, STYLES), [0.5, 0.5, 0.0])
+    np.testing.assert_allclose(recall(found, "global", "i2t", 10, STYLES), [1.0, 1.0, 0.5])
+
+
+@pytest.mark.parametrize("protocol", ["A", "B"])
+def test_bars_hold_and_fail_by_what_was_measured(protocol: str):
+    good, poor = [1] * 30 + [20] * 10, [1] * 5 + [20] * 35
+    rows = {row["name"]: row for row in rows_of(protocol, asked(dict.fromkeys(ARMS, good) | {"global": poor}))}  # type: ignore[arg-type]
+    assert rows[f"{protocol}: both, i2t R@1, against the better one (tokens)"]["ok"]
+    assert any("unseen style" in name for name in rows)
+    assert any("full gallery" in name for name in rows)
+    if protocol == "A":
+        assert not rows["A: global, i2t R@1"]["ok"]
+        assert "chance 0.0250" in rows["A: global, i2t R@1"]["note"]
+    else:
+        assert rows["B: tokens above global, i2t R@1, lower end"]["ok"]
+        assert rows["B: tokens, t2i R@1"]["ok"]
+        assert not rows["B: global, t2i R@1"]["ok"]
+    worse = {row["name"]: row for row in rows_of(protocol, asked({"global": good, "tokens": good, "both": poor}))}  # type: ignore[arg-type]
+    assert not worse[f"{protocol}: both, t2i R@1, against the better one (global)"]["ok"]
+
+
+def spaces(precision: dict[str, float]) -> list[Found]:
+    table = {
+        arm: pd.DataFrame({"average_precision": [value] * 20, "relevant": 5, "gallery": 50})
+        for arm, value in precision.items()
+    }
+    probes = pd.DataFrame(
+        [
+            {"space": s, "attribute": a, "accuracy": 0.9 if s == a else 0.4, "majority": 0.3, "n": 20}
+            for s in EMOJI
+            for a in EMOJI
+        ]
+    )
+    apart = 1 - torch.eye(len(EMOJI))
+    return [Found(arm, seed, dict.fromkeys(EMOJI, table[arm]), probes, apart) for arm in precision for seed in (0, 1)]
+
+
+def test_the_condition_query_is_held_against_heads_and_shared_space():
+    found = spaces({"condition query": 0.60, "separate heads": 0.605, "shared": 0.52, "masks": 0.5})
+    assert set(one.arm for one in found) == set(SPACES)
+    rows = {row["name"]: row for row in judged("emoji", EMOJI, found)}
+    assert rows["emoji: style, mAP, against separate heads"]["ok"]
+    assert not rows["emoji: style, mAP, against shared + 0.10"]["ok"]
+    assert rows["emoji: group, mAP, against shared"]["ok"]
+    entangled = rows["emoji: entanglement, diagonal against the rest"]
+    assert entangled["ours"] == pytest.approx(0.9)
+    assert entangled["published"] == pytest.approx(0.4)
+    assert "style tells style 0.90, skin_tone 0.40" in entangled["note"]
