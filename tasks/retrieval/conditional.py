@@ -48,9 +48,10 @@ class Backbone(nn.Module):
 
 
 class LastBlock(nn.Module):
-    """The block in which conditions ask: read, feed-forward with residual, norm, linear, unit norm.
+    """The block in which conditions ask: read, residual, feed-forward, norm, linear, unit norm.
 
-    The condition itself is not added to what it read, so two conditions differ only by where they look.
+    Paper: the residual is the condition token, as the query is. Here too: the feed-forward layer then knows which
+    condition asks, so two conditions differ by where they look and by what is made of it.
 
     Args:
         conditions: how many
@@ -68,14 +69,15 @@ class LastBlock(nn.Module):
 
     def forward(self, item: Tokens, condition: Int[Tensor, "b k"]) -> Float[Tensor, "b k d"]:
         """Each item under each of its conditions."""
-        return self._embedded(self.read(self.read.ask(condition), item).y)
+        asking = self.read.ask(condition)
+        return self._embedded(asking.x + self.read(asking, item).y)
 
     def every(self, item: Tokens) -> Float[Tensor, "b k d"]:
         """Each item under all conditions."""
-        return self._embedded(self.read.every(item).y)
+        return self._embedded(self.read.table + self.read.every(item).y)
 
-    def _embedded(self, y: Float[Tensor, "b k w"]) -> Float[Tensor, "b k d"]:
-        return F.normalize(self.out(y + self.feed_forward(self.norm(y))), dim=-1)
+    def _embedded(self, x: Float[Tensor, "b k w"]) -> Float[Tensor, "b k d"]:
+        return F.normalize(self.out(x + self.feed_forward(self.norm(x))), dim=-1)
 
 
 class AttributeEmbedder(nn.Module, ABC):

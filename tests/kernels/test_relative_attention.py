@@ -59,6 +59,7 @@ def test_definition_at_any_length(n: int, rng: torch.Generator) -> None:
         lambda *x: relative_attention_reference(*x, None, start, 0, 16**-0.5),
         _leaves(1, 3, 3, n, n, 16, 16, 50, rng),
         torch.float32,
+        cancelling={0, 1, 3} if n == 1 else (),  # a softmax over one key has no gradient: g.v - delta is rounding alone
     )
 
 
