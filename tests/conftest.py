@@ -32,5 +32,6 @@ def rng() -> torch.Generator:
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> None:
+def _repeatable() -> None:
     torch.set_num_threads(1)
+    torch.manual_seed(20261122)
