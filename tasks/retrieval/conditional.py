@@ -64,7 +64,6 @@ class LastBlock(nn.Module):
     def __init__(self, conditions: int, width: int, out: int, heads: int, dropout: float):
         super().__init__()
         self.read = Conditional(conditions, width, heads)
-        nn.init.normal_(self.read.table)  # as large as the tokens, so that conditions differ from the first step
         self.norm, self.feed_forward = nn.LayerNorm(width), FeedForward(width, 2 * width, dropout)
         self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, out))
 
