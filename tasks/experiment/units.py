@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from tasks.experiment.engine import stream
 from tasks.experiment.folder import RunError, fingerprint, write_whole
 
@@ -66,7 +68,8 @@ def run_unit(unit: Unit) -> Outcome:
     try:
         unit.folder.mkdir(parents=True, exist_ok=True)
         (unit.folder / "error.txt").unlink(missing_ok=True)
-        with _logged(unit.folder / "log.txt"):
+        # One thread each: units beside one another do not wait for one another, and `--jobs` changes no number.
+        with _logged(unit.folder / "log.txt"), threadpool_limits(1):
             facts = unit.function(folder=unit.folder, **unit.arguments) or {}
         seconds = time.perf_counter() - start
         done = {"fingerprint": unit.fingerprint, "seconds": round(seconds, 3), **facts}

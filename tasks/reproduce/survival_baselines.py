@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from data.cohort.prepare import Preparation
 from data.cohort.tables import TableCohort
@@ -57,6 +58,7 @@ def run(data_root: Path, small: bool = False) -> Result:
     return result(PAPER, rows)
 
 
+@threadpool_limits.wrap(limits=1)  # each cohort has a core; a second thread would only wait for it
 def _cohort(folder: Path, name: str) -> tuple[list[Row], float]:
     began = time.process_time()
     source = TableCohort(
