@@ -28,6 +28,13 @@ CHECKPOINT = "last.ckpt"
 PREVIOUS = "previous.ckpt"
 
 
+def disk_full(error: BaseException | None) -> bool:
+    """Whether this is a full disk, or was raised over one: torch's writer ends with a remark on file positions."""
+    while error is not None and getattr(error, "errno", None) != errno.ENOSPC:
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 class WholeCheckpoints(TorchCheckpointIO):
     """Write a checkpoint beside the last one, then rename: a full disk or a kill leaves the last one valid."""
 
@@ -44,7 +51,7 @@ class WholeCheckpoints(TorchCheckpointIO):
             os.replace(temporary, path)
         except (OSError, RuntimeError) as error:
             temporary.unlink(missing_ok=True)
-            full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+            full = disk_full(error)
             reason = (
                 "the disk is full; free some space and repeat with --resume" if full else f"cannot be written ({error})"
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import pickle
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,17 @@ def test_a_fit_in_two_sittings_is_bitwise_the_fit_in_one(tmp_path: Path):
     assert not torch.equal(whole.layer.weight, fitted(tmp_path / "other", 4, seed=2).layer.weight)
 
 
-def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+class FullDisk(io.FileIO):
+    """Takes what it is given until there are a few hundred bytes, as a real disk does in the middle of a checkpoint."""
+
+    def write(self, content: Any) -> int:
+        if self.tell() > 300:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(content)
+
+
+@pytest.mark.parametrize("at", ["the end", "a write"])
+def test_a_full_disk_keeps_the_last_good_checkpoint(at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     fitted(tmp_path, 2)
     before = (tmp_path / CHECKPOINT).read_bytes()
 
@@ -62,7 +73,10 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path: Path, monkeypatch:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(fit_module.os, "fsync", full)
+        if at == "the end":
+            patched.setattr(fit_module.os, "fsync", full)
+        else:
+            patched.setattr(fit_module, "open", FullDisk, raising=False)
         with pytest.raises(RunError, match=r"last\.ckpt: the disk is full; free some space and repeat with --resume"):
             fitted(tmp_path, 4)
     assert (tmp_path / CHECKPOINT).read_bytes() == before
