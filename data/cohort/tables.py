@@ -87,6 +87,8 @@ class TableCohort(CohortSource):
             chosen = choose_features(header, self.features, schema.suffixes, {*text, *clinical}, str(path), account)
         numbers: dict[str, type] = {**dict.fromkeys(clinical, np.float64), **dict.fromkeys(chosen, np.float32)}
         rows = read_table(path, text, numbers)
+        if rows.empty:
+            raise DataError(f"{path}: a header line and no rows; expected a row per slide or per patient")
         patients, dropped = patients_from_rows(rows[text + clinical], schema, str(path), account)
         genes = None
         if self.genes is not None:

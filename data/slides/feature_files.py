@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -150,19 +149,20 @@ def _opened(path: Path) -> tuple[h5py.Dataset | Tensor, h5py.Dataset | Tensor | 
         file = h5py.File(path, "r")
     except OSError as problem:
         raise _cut_short(path, problem) from problem
-    if "features" not in file:
+    if not isinstance(file.get("features"), h5py.Dataset):
         found = ", ".join(sorted(file)) or "nothing"
         file.close()
         raise DataError(
             f"slide {path.stem}: {path} has no dataset 'features' (found: {found}); it is not a file of features"
         )
-    return file["features"], file.get("coords")
+    coords = file.get("coords")
+    return file["features"], coords if isinstance(coords, h5py.Dataset) else None
 
 
 def _opened_pt(path: Path) -> tuple[Tensor, Tensor | None]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as problem:
+    except Exception as problem:  # torch reads foreign bytes as a program and stumbles over them in any way
         raise _cut_short(path, problem) from problem
     if isinstance(loaded, Tensor):
         return loaded, None

@@ -391,6 +391,12 @@ def test_a_repeated_column_is_refused(tmp_path: Path):
         load(path)
 
 
+def test_a_table_without_rows_is_refused(tmp_path: Path):
+    (tmp_path / "bare.csv").write_text("case_id,survival_months,censorship,age,A_rnaseq\n")
+    with pytest.raises(DataError, match=r"bare\.csv: a header line and no rows; expected a row per slide"):
+        TableCohort(str(tmp_path / "bare.csv"), groups="none").load()
+
+
 def test_a_zip_cut_short_is_refused(tmp_path: Path):
     packed = tmp_path / "a.csv.zip"
     packed.write_bytes(b"PK\x03\x04 and then nothing")

@@ -121,6 +121,14 @@ def test_what_is_no_bag_is_named(tmp_path: Path):
         read_features(write_h5(tmp_path / "d.h5", coords=COORDS[:6]))
     with pytest.raises(DataError, match=r"slide e: 1 of 7 patches in .* are not finite"):
         read_features(write_h5(tmp_path / "e.h5", nan(FEATURES)))
+    with h5py.File(tmp_path / "g.h5", "w") as file:
+        file.create_group("features")
+    with pytest.raises(DataError, match=r"slide g: .* has no dataset 'features' \(found: features\)"):
+        FileBags({"P": [tmp_path / "g.h5"]})
+    for text in ("hello", "a,b", "(dp0", "\x80\x02."):
+        (tmp_path / "h.pt").write_text(text)
+        with pytest.raises(DataError, match=r"slide h: .* cannot be read .*make it again"):
+            read_features(tmp_path / "h.pt")
     torch.save({"weights": torch.zeros(2)}, tmp_path / "f.pt")
     with pytest.raises(DataError, match=r"slide f: .* holds weights; expected a tensor"):
         read_features(tmp_path / "f.pt")
