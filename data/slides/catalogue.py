@@ -16,6 +16,9 @@ COMPOUND = (".ome.tiff", ".ome.tif")
 NAMED_AFTER_SLIDES = (".sdpc", ".h5", ".pt")  # not read as slides here, but tables and folders name slides by them
 # These formats keep their pixels in images beside the index file; those are not slides of their own.
 INDEX_OF_IMAGES = (".vms", ".vmu")
+# A folder with one of these holds features, ours or TRIDENT's; the images in these folders of it are no slides.
+FEATURES_MADE_HERE = {"journal.jsonl", ".locks", "contours_geojson"}
+PICTURES_OF_SLIDES = ("thumbnails", "contours")
 SERIES_INSTANCE_UID = b"\x20\x00\x0e\x00UI"
 
 
@@ -46,8 +49,8 @@ def find_slides(source: Path) -> list[SlideFile]:
     """Find slides.
 
     Args:
-        source: a folder (searched recursively, symlinks followed), a `.csv` list (column path, slide or slide_id;
-            optional mpp; relative paths start at the list), or one slide
+        source: a folder (searched recursively, symlinks followed; the pictures of a folder of features are left out),
+            a `.csv` list (column path, slide or slide_id; optional mpp; relative paths start at the list), or one slide
 
     Raises:
         DataError: nothing there, or two files with one identifier
@@ -92,7 +95,8 @@ def _in_folder(source: Path) -> Iterable[tuple[str, Path]]:
             below.clear()
             continue
         visited.add(real)
-        below.sort()
+        pictures = PICTURES_OF_SLIDES if FEATURES_MADE_HERE & {*below, *names} else ()
+        below[:] = sorted(name for name in below if name not in pictures)
         shown = sorted(name for name in names if not name.startswith("."))
         indexed = any(name.lower().endswith(INDEX_OF_IMAGES) for name in shown)
         kinds = WHOLE_SLIDE if indexed else (*WHOLE_SLIDE, *PLAIN_IMAGE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -264,6 +265,20 @@ def test_an_encoder_that_raises_on_one_batch_fails_that_slide_only(slides: Path,
     assert [row.state for row in rows] == ["done", "failed"]
     assert rows[1].why.startswith("encoder brightness failed on a batch of ")
     assert rows[1].why.endswith("patches (RuntimeError: out of colours)")
+
+
+def test_features_may_be_written_among_the_slides(slides: Path, tmp_path: Path):
+    for out in ("features", "."):
+        place = tmp_path / f"to {out}"
+        shutil.copytree(slides, place)
+        assert extract(place, place / out, SETTINGS, jobs=1)[0] == 0
+        code, rows = extract(place, place / out, SETTINGS, jobs=1, resume=True)
+        assert (code, [row.slide_id for row in rows]) == (0, ["s0", "s1", "s2", "s3"])
+    interrupted = place / "other"
+    (interrupted / ".locks").mkdir(parents=True)
+    (interrupted / "thumbnails").mkdir()
+    (interrupted / "thumbnails" / "s0.jpg").write_bytes(b"")
+    assert len(extract(place, interrupted, SETTINGS, jobs=1)[1]) == 4
 
 
 def test_a_full_disk_is_said_and_leaves_no_part(slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
