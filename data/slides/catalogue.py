@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.errors import DataError
+from data.slides.resolution import checked_mpp
 
 WHOLE_SLIDE = (".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".bif", ".svslide", ".czi", ".dcm")
 PLAIN_IMAGE = (".png", ".jpg", ".jpeg", ".bmp")
@@ -128,17 +129,20 @@ def _dicom_series(files: list[Path]) -> Iterable[tuple[str, Path]]:
 
 
 def _in_list(source: Path) -> list[SlideFile]:
-    rows = list(csv.DictReader(source.read_text(encoding="utf-8-sig").splitlines()))
+    try:
+        rows = list(csv.DictReader(source.read_text(encoding="utf-8-sig").splitlines()))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"slide list {source}: cannot be read ({error})") from error
     column = next((c for c in ("path", "slide", "slide_id", "wsi") if rows and c in rows[0]), None)
     if column is None:
         have = ", ".join(rows[0]) if rows else "no rows"
         raise DataError(f"slide list {source}: needs a column path, slide or slide_id, found {have}")
     found = []
     for number, row in enumerate(rows, start=2):
-        path = source.parent / row[column].strip()
-        try:
-            mpp = float(row["mpp"]) if row.get("mpp") else None
-        except ValueError:
-            raise DataError(f"slide list {source}, line {number}: mpp {row['mpp']!r} is not a number") from None
+        named = (row[column] or "").strip()
+        if not named:
+            raise DataError(f"slide list {source}, line {number}: column {column} is empty")
+        path = source.parent / named
+        mpp = checked_mpp(row["mpp"], f"slide list {source}, line {number}: mpp") if row.get("mpp") else None
         found.append(SlideFile(slide_name(path.name), path, mpp))
     return found

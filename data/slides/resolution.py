@@ -44,6 +44,21 @@ def resolution_of(
     return Resolution(None, "missing", tuple(warnings))
 
 
+def checked_mpp(mpp: float | str, where: str) -> float:
+    """Micrometres per pixel that a user gave.
+
+    Raises:
+        DataError: no number, or none of a microscope
+    """
+    try:
+        value = float(mpp)
+    except ValueError:
+        raise DataError(f"{where} {mpp!r} is not a number") from None
+    if not PLAUSIBLE[0] <= value <= PLAUSIBLE[1]:
+        raise DataError(f"{where} {mpp!r}: expected {PLAUSIBLE[0]:g} to {PLAUSIBLE[1]:g} micrometres per pixel")
+    return value
+
+
 def read_mpp_table(path: Path) -> dict[str, float]:
     """Read `slide_id,mpp` rows (CSV with a header; the identifier with or without its file suffix).
 

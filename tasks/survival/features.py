@@ -28,7 +28,7 @@ from data.slides.locks import holder, try_lock, write_whole
 from data.slides.outlines import tissue_geojson
 from data.slides.overlay import draw_overlay, jpeg_bytes
 from data.slides.reading import Source, read_all
-from data.slides.resolution import read_mpp_table
+from data.slides.resolution import checked_mpp, read_mpp_table
 from data.slides.survey import GridSettings, Survey, survey
 from data.slides.tissue import TissueSettings
 from data.slides.workers import BrokenProcessPool, pool
@@ -293,6 +293,8 @@ def extract(
         RunError: the engine cannot be reached
     """
     started = time.time()
+    if source_mpp is not None:
+        checked_mpp(source_mpp, "--source-mpp")
     chosen = resolved_settings(settings)
     files = find_slides(slides)
     if mpp_table is not None:

@@ -169,6 +169,21 @@ def test_a_list_gives_paths_and_resolutions(tmp_path: Path):
     (tmp_path / "bad.csv").write_text("name\na\n")
     with pytest.raises(DataError, match=r"slide list .*bad.csv: needs a column path, slide or slide_id, found name"):
         find_slides(tmp_path / "bad.csv")
+    for row, fault in (
+        ("a.svs,0", r"line 2: mpp '0': expected 0.02 to 20 micrometres per pixel"),
+        ("a.svs,fine", r"line 2: mpp 'fine' is not a number"),
+        (",0.5", r"line 2: column path is empty"),
+        ("a.svs\n,", r"line 3: column path is empty"),
+    ):
+        (tmp_path / "bad.csv").write_text(f"path,mpp\n{row}\n")
+        with pytest.raises(DataError, match=fault):
+            find_slides(tmp_path / "bad.csv")
+    (tmp_path / "bad.csv").write_text("mpp,path\n0.5\n")
+    with pytest.raises(DataError, match=r"line 2: column path is empty"):
+        find_slides(tmp_path / "bad.csv")
+    (tmp_path / "bad.csv").write_bytes(b"path\n\xff\n")
+    with pytest.raises(DataError, match=r"slide list .*bad.csv: cannot be read"):
+        find_slides(tmp_path / "bad.csv")
     with pytest.raises(DataError, match="no such folder, list or slide"):
         find_slides(tmp_path / "nothing")
 

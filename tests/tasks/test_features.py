@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from jaxtyping import Float32, UInt8
 
+from data.errors import DataError
 from data.slides import reading
 from data.slides.feature_files import read_features
 from data.slides.generated import stained, write_slide
@@ -265,6 +266,13 @@ def test_an_encoder_that_raises_on_one_batch_fails_that_slide_only(slides: Path,
     assert [row.state for row in rows] == ["done", "failed"]
     assert rows[1].why.startswith("encoder brightness failed on a batch of ")
     assert rows[1].why.endswith("patches (RuntimeError: out of colours)")
+
+
+@pytest.mark.parametrize("mpp", [0.0, -0.5, float("nan"), 5000.0])
+def test_a_resolution_of_no_microscope_is_refused_before_the_first_slide(mpp: float, slides: Path, tmp_path: Path):
+    with pytest.raises(DataError, match=r"--source-mpp .*: expected 0.02 to 20 micrometres per pixel"):
+        extract(slides, tmp_path / "out", SETTINGS, source_mpp=mpp)
+    assert not (tmp_path / "out").exists()
 
 
 def test_features_may_be_written_among_the_slides(slides: Path, tmp_path: Path):
