@@ -95,6 +95,8 @@ class SurvivalExperiment:
         self.model, self.loss, self.optimizer = model, loss, optimizer
         self.fit, self.trainer = fit, trainer
         self.baselines, self.rivals, self.offset = baselines or {}, rivals or {}, offset
+        if name in ("", ".", "..") or "/" in name:
+            raise ValueError(f"name={name}: a run's name is that of its folder below runs={runs}, without a '/'")
         for arm in {**self.baselines, **self.rivals}:
             if arm == name or "/" in arm:
                 raise ValueError(f"'{arm}' cannot name a baseline or a rival of run '{name}'; choose another name")

@@ -205,6 +205,8 @@ def test_evaluate_prints_json(finished: Path, study: Path):
             "made with another config (trainer.max_epochs was 6, now 9)",
         ),
         (["train", "-c", "CONFIG", "cohort.table=gone.csv", "name=gone"], "gone.csv: no such file"),
+        (["train", "-c", "CONFIG", "name=a/b"], "name=a/b: a run's name is that of its folder below runs="),
+        (["train", "-c", "CONFIG", "name=.."], "name=..: a run's name is that of its folder below runs="),
         (["evaluate", "runs/survival/smal"], "not a run folder (no config.yaml); beside it are"),
         (["predict", "runs/survival/small"], "say where the new patients are, for example table=new.csv"),
         (["predict", "runs/survival/small", "tabel=x.csv"], "cohort: TableCohort has no option 'tabel'; did you mean"),
