@@ -27,6 +27,9 @@ def run_command(app: Callable[..., Any], name: str) -> None:
 
     from tasks.experiment.names import check_names
 
+    # Read when a command loads numpy. Threads of linear algebra wait for one another where cores are shared, and they
+    # gain nothing on matrices of the size of a cohort. `units` say the same of themselves.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         check_names()
         code = get_command(app).main(prog_name=name, standalone_mode=False)  # type: ignore[arg-type]

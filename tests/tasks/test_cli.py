@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import json
+import os
 import sys
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -130,6 +131,20 @@ def test_a_full_disk_is_one_line_wherever_it_strikes(
         run_command(app, "fusion")
     assert end.value.code == 2
     assert capsys.readouterr().err == "fusion: the disk is full; free some space and repeat\n"
+
+
+def test_commands_run_linear_algebra_on_one_thread_unless_asked(monkeypatch: pytest.MonkeyPatch):
+    seen: list[str] = []
+    app = typer.Typer()
+    app.command()(lambda: seen.append(os.environ["OPENBLAS_NUM_THREADS"]))
+    monkeypatch.setattr(sys, "argv", ["fusion"])
+    for asked in ("4", None):
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", asked or "")
+        if asked is None:
+            monkeypatch.delenv("OPENBLAS_NUM_THREADS")
+        with pytest.raises(SystemExit):
+            run_command(app, "fusion")
+    assert seen == ["4", "1"]
 
 
 def test_numbers_on_the_command_line():
