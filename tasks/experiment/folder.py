@@ -4,6 +4,7 @@ runs/<task>/<name>/
     config.yaml         the resolved config, every default included
     environment.json    versions, commit, devices, command
     account.txt         which cases were dropped, and why
+    left_out.json       which arms were not run, and why
     <arm>/fold0-seed1/  one unit of work: predictions.csv, curves.csv, epochs.csv, log.txt, done.json (or error.txt)
     summary.csv  comparisons.csv  report.html
 """

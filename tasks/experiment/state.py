@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ UNIT = re.compile(r"fold(?P<fold>\w+)-seed(?P<seed>\d+)")
 KEYS = ("arm", "fold", "seed")
 CONTROLS = "controls"
 """Folder of the units that belong to no arm."""
+LEFT_OUT = "left_out.json"
+"""Arms of the config that the data cannot feed, and why."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class RunState:
         config: resolved
         environment: versions, devices, command
         account: who was dropped and why, as text; empty when not written yet
+        left_out: arms of the config that were not to be run on these data -> why
         done: finished units, as `arm/fold0-seed1`
         failures: units that ended with an error
         open: units that were begun or that other arms have, and arms that were never begun
@@ -38,6 +41,7 @@ class RunState:
     config: dict[str, Any]
     environment: dict[str, Any]
     account: str
+    left_out: dict[str, str]
     done: list[str]
     failures: list[Failure]
     open: list[str]
@@ -55,14 +59,16 @@ def described(run: Path) -> dict[str, Any]:
     done = [path for path in units if (path / "done.json").is_file()]
     failed = [path for path in units if path not in done and (path / "error.txt").is_file()]
     ended = {_name(path) for path in (*done, *failed)}
+    left_out: dict[str, str] = json.loads(text(run / LEFT_OUT) or "{}")
     return {
         "path": run,
         "config": folder.config,
         "environment": json.loads(text(run / "environment.json") or "{}"),
         "account": text(run / "account.txt"),
+        "left_out": left_out,
         "done": [_name(path) for path in done],
         "failures": [_failure(path) for path in failed],
-        "open": sorted(_expected(arms, folder.config) - ended),
+        "open": sorted(_expected(arms, folder.config, left_out) - ended),
     }
 
 
@@ -104,13 +110,14 @@ def unit_tables(run: Path, file: str, columns: Iterable[str], **options: Any) ->
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*KEYS, *columns])
 
 
-def _expected(units: list[Path], config: dict[str, Any]) -> set[str]:
+def _expected(units: list[Path], config: dict[str, Any], left_out: Collection[str]) -> set[str]:
     """Every arm on every fold that any arm has, with the seeds it was begun with; an arm never begun stands alone."""
     known = [(path.parent.name, named["fold"], named["seed"]) for path in units if (named := UNIT.fullmatch(path.name))]
     folds = {fold for _, fold, _ in known}
     begun = {f"{arm}/fold{fold}-seed{seed}" for arm, _, seed in known for fold in folds}
     configured = [config.get("name"), *(config.get("rivals") or {}), *(config.get("baselines") or {})]
-    return begun | {str(arm) for arm in configured if arm and arm not in {arm for arm, *_ in known}}
+    met = {arm for arm, *_ in known}.union(left_out)
+    return begun | {str(arm) for arm in configured if arm and arm not in met}
 
 
 def _name(unit: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -16,6 +17,7 @@ from tasks.experiment.config import build, experiment_class, overlay, overlay_va
 from tasks.experiment.console import DONE, SOME_FAILED, say
 from tasks.experiment.folder import RunError, RunFolder, write_whole
 from tasks.experiment.signatures import ConfigError
+from tasks.experiment.state import LEFT_OUT
 from tasks.experiment.units import Unit, run_units
 
 FIRST_FOLD_ONLY = [0]
@@ -137,6 +139,7 @@ class Task(ABC):
             folder.create(written, sys.argv, resume)
             write_whole(folder.path / "account.txt", plan.account)
             say(plan.account)
+            write_whole(folder.path / LEFT_OUT, json.dumps(dict(plan.absent)))
             for arm, why in plan.absent.items():
                 say(f"'{arm}' is left out: {why}")
             units = [

@@ -110,6 +110,8 @@ def _result(results: Results, scores: Scores) -> Iterator[Part]:
     yield headline(scores, _on_whom(results, scores.own))
     if results.comparisons is not None and len(results.comparisons):
         yield Prose(list(_sentences(results.comparisons, scores.own)))
+    if results.left_out:
+        yield Prose([f"{arm} was not run: {why}." for arm, why in results.left_out.items()])
 
 
 def _detail(scores: Scores) -> Iterator[MetricTable | Table]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 
 from tasks.experiment.folder import RunError
 from tasks.experiment.report.numbers import sentence
+from tasks.experiment.state import LEFT_OUT
 from tasks.survival import report
 from tasks.survival.evaluation import evaluate_run
 from tasks.survival.report_tables import Scores, headline, title
@@ -104,6 +106,17 @@ def test_a_folder_with_nothing_but_a_config_has_a_page_and_lists_its_arms(tmp_pa
     results = read(run)
     assert results.open == ["age", "cmta"]
     assert Page(report.write(run).read_text()).breaches == []
+
+
+def test_an_arm_that_was_left_out_is_told_and_not_awaited(tmp_path: Path):
+    run = write_run(tmp_path / "genes", {"core": 1.0, "slides alone (ABMIL)": 1.0, "age": 2.0})
+    shutil.rmtree(run / "slides alone (ABMIL)")
+    assert report.compose(read(run)).notice.startswith("This run is not complete: 6 of 7 units done")
+    (run / LEFT_OUT).write_text('{"slides alone (ABMIL)": "ABMIL reads slides, but the cohort has none"}')
+    composed = report.compose(read(run))
+    assert composed.notice == ""
+    told = "slides alone (ABMIL) was not run: ABMIL reads slides, but the cohort has none."
+    assert told in Page(composed.html()).words
 
 
 def test_no_other_arm_takes_the_place_of_a_model_that_failed(tmp_path: Path):

@@ -73,7 +73,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "init_args": {"table": str(folder / "table.csv"), "groups": str(folder / "sets.gmt"), "folds": 3},
         },
         "model": {"class_path": "SNN"},
-        "rivals": None,
+        "rivals": {"genes alone (SNN)": None},
         "prepare": {"init_args": {"bins": 3}},
         "loss": {"init_args": {"bins": 3}},
         "trainer": {"max_epochs": 6},
@@ -101,6 +101,9 @@ def test_a_run_leaves_everything_it_promises(finished: Path):
     assert mean.loc["ridge genes + age", "value"] > 0.65, "the hazard is driven by a gene and by age"
     assert (mean["low"] <= mean["value"]).all()
     assert (mean["value"] <= mean["high"]).all()
+    page = (finished / "report.html").read_text()
+    assert "not complete" not in page, "an arm that the cohort cannot feed is not awaited"
+    assert "slides alone (ABMIL) was not run: ABMIL reads slides, but the cohort has none." in page
 
 
 def killed(study: Path, name: str) -> Path:
