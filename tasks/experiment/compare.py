@@ -164,7 +164,7 @@ def best_of_noise(
     scores: Sequence[Callable[[np.ndarray], np.ndarray]],
     sizes: Sequence[int],
     *,
-    epochs: int = 30,
+    epochs: int | Sequence[int] = 30,
     repeats: int = 10,
     seed: int = 0,
 ) -> Interval:
@@ -176,7 +176,7 @@ def best_of_noise(
     Args:
         scores: per fold, the score of random predictions `[epochs, n]` -> `[epochs]`
         sizes: per fold, the number of cases n
-        epochs: epochs to choose from
+        epochs: epochs to choose from, the same for every fold or one number per fold
         repeats: times the experiment is repeated
         seed: of the random numbers
 
@@ -186,8 +186,9 @@ def best_of_noise(
     if len(scores) != len(sizes) or not scores:
         raise ValueError(f"{len(scores)} scores for {len(sizes)} folds: give one score and one size per fold")
     rng = np.random.default_rng(seed)
+    counts = [epochs] * len(sizes) if isinstance(epochs, int) else epochs
+    folds = list(zip(scores, counts, sizes, strict=True))
     reached = [
-        np.mean([np.nanmax(score(rng.standard_normal((epochs, n)))) for score, n in zip(scores, sizes, strict=True)])
-        for _ in range(repeats)
+        np.mean([np.nanmax(score(rng.standard_normal(shape))) for score, *shape in folds]) for _ in range(repeats)
     ]
     return Interval(float(np.mean(reached)), float(np.min(reached)), float(np.max(reached)))

@@ -125,7 +125,12 @@ def calibration(groups: pd.DataFrame, months: float, n: str, key: str = "calibra
 
 
 def epoch_choice(
-    epochs: pd.DataFrame, n: str, noise: float | None = None, epochs_of_noise: int | None = None, key: str = "epochs"
+    epochs: pd.DataFrame,
+    n: str,
+    noise: float | None = None,
+    epochs_of_noise: int | None = None,
+    nested: bool = False,
+    key: str = "epochs",
 ) -> Figure:
     """The c-index of the scored folds after every epoch: last epoch, best epoch, and what noise reaches that way.
 
@@ -133,7 +138,8 @@ def epoch_choice(
         epochs: columns fold, epoch (from 0; -1 = untrained), c_index, and seed if there are several
         n: cases, in words
         noise: mean best-of-epochs c-index of random risks on the same folds
-        epochs_of_noise: how many draws that is the best of
+        epochs_of_noise: how many draws that is the best of; None = as many as each fold has epochs
+        nested: the number of epochs was chosen for each fold, on other patients
         key: name of the figure
     """
     by = [name for name in ("fold", "seed") if name in epochs]
@@ -144,8 +150,9 @@ def epoch_choice(
     with sheet(key, 250) as drawn:
         axes = drawn.canvas.subplots()
         for fold in table:
-            axes.plot(numbers, table[fold], color=BLUE, lw=0.9, alpha=0.4)
-        axes.plot(numbers, table.mean(axis=1), color=BLUE, lw=2.2)
+            own = table[fold].dropna()
+            axes.plot(own.index + 1, own, color=BLUE, lw=0.9, alpha=0.4, marker="o", ms=3.5, markevery=[-1])
+        axes.plot(numbers, table.ffill().mean(axis=1, skipna=False), color=BLUE, lw=2.2)
         marks = [(best, f"best {decimal(best)}", VERMILLION), (last, f"last {decimal(last)}", BLUE)]
         if noise is not None:
             marks.append((noise, f"noise {decimal(noise)}", QUIET))
@@ -164,12 +171,17 @@ def epoch_choice(
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.set_axisbelow(True)
     caption = (
-        "Thin lines are folds, the thick line their mean. The result of this run is the last epoch, taken whatever it "
-        f"scores here; choosing each fold's best epoch on the cases it is scored on would have printed {decimal(best)}."
+        "Thin lines are folds and end in a dot, the thick line is their mean; a fold that has ended keeps its value. "
     )
+    caption += (
+        "How long each fold is trained was chosen on patients held out of its training side, whatever it scores here"
+        if nested
+        else "The result of this run is the last epoch, taken whatever it scores here"
+    )
+    caption += f"; choosing each fold's best epoch on the cases it is scored on would have printed {decimal(best)}."
     if noise is not None:
-        caption += f" Risks without any information reach {decimal(noise)} under that rule"
-        caption += f" with {epochs_of_noise} epochs." if epochs_of_noise else "."
+        tries = f"with {epochs_of_noise} epochs" if epochs_of_noise else "with as many epochs as each fold has"
+        caption += f" Risks without any information reach {decimal(noise)} under that rule {tries}."
     alt = f"C-index by epoch: last {decimal(last)}, best {decimal(best)}" + (
         f", noise {decimal(noise)}." if noise else "."
     )

@@ -15,7 +15,7 @@ from tasks.experiment.report.numbers import count, decimal, interval, sentence
 from tasks.experiment.report.run_parts import closing_sections, context, notice
 from tasks.survival import figures
 from tasks.survival.calibration import calibration_curve, survival_at
-from tasks.survival.concordance import harrell_of_many
+from tasks.survival.concordance import harrell, harrell_of_many
 from tasks.survival.follow_up import FollowUp
 from tasks.survival.report_tables import CEILING, CHANCE, Scores, all_metrics, by_fold, headline
 from tasks.survival.results import Results, months, read
@@ -191,12 +191,31 @@ def _epochs(results: Results, own: str, ours: pd.DataFrame, n: str) -> Iterator[
     epochs = results.epochs[results.epochs["arm"] == own]
     if EPOCH_SCORE not in epochs or epochs["epoch"].nunique() < 2:
         return
-    folds = [fold for _, fold in ours.groupby("fold")]
-    outcomes = [FollowUp.of(fold["time"], fold["event"]) for fold in folds]
+    everyone = results.predictions[results.predictions["arm"] == own]
+    epochs = _with_untrained(epochs.rename(columns={EPOCH_SCORE: "c_index"}), everyone)
+    folds = dict(list(ours.groupby("fold")))
+    outcomes = [FollowUp.of(fold["time"], fold["event"]) for fold in folds.values()]
     scorers = [lambda risks, outcome=outcome: harrell_of_many(outcome, risks) for outcome in outcomes]
-    tries = int(epochs["epoch"].nunique())
-    noise = best_of_noise(scorers, [len(fold) for fold in folds], epochs=tries).value
-    yield figures.epoch_choice(epochs.rename(columns={EPOCH_SCORE: "c_index"}), n, noise, tries)
+    tries = epochs.groupby("fold")["epoch"].nunique()[list(folds)].tolist()
+    noise = best_of_noise(scorers, [len(fold) for fold in folds.values()], epochs=tries).value
+    nested = (results.config.get("fit") or {}).get("select") == "nested"
+    yield figures.epoch_choice(epochs, n, noise, tries[0] if len(set(tries)) == 1 else None, nested)
+
+
+def _with_untrained(epochs: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
+    """Epoch -1 for each unit whose selection chose the untrained model: it has a result, and no epochs."""
+    trained = set(zip(epochs["fold"], epochs["seed"], strict=True))
+    rows = [
+        {
+            "fold": fold,
+            "seed": seed,
+            "epoch": -1,
+            "c_index": float(harrell(FollowUp.of(own["time"], own["event"]), own["risk"].to_numpy(float))[0]),
+        }
+        for (fold, seed), own in predictions.groupby(["fold", "seed"])
+        if (fold, seed) not in trained
+    ]
+    return pd.concat([epochs, pd.DataFrame(rows)], ignore_index=True) if rows else epochs
 
 
 def _calibration(results: Results, own: str, ours: pd.DataFrame, n: str) -> Iterator[Figure]:

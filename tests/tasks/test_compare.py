@@ -89,5 +89,7 @@ def test_noise_of_one_epoch_is_chance_and_more_epochs_only_help():
     assert reached[0] < reached[1] < reached[2]
     # The expected largest of 30 standard normals is 2.04.
     assert reached[2] == pytest.approx(0.5 + 2.04 * 0.5 / np.sqrt(50), abs=0.015)
+    mixed = best_of_noise([agreement] * 2, [50] * 2, epochs=[1, 30], repeats=200).value
+    assert mixed == pytest.approx((reached[0] + reached[2]) / 2, abs=0.01)
     with pytest.raises(ValueError, match="1 scores for 2 folds"):
         best_of_noise([agreement], [50, 50])

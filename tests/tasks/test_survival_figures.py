@@ -88,6 +88,15 @@ def test_the_epoch_figure_names_last_best_and_noise():
     assert "random" not in figures.epoch_choice(epochs, "80 patients").caption
 
 
+def test_the_epoch_figure_says_who_chose_the_number_of_epochs():
+    epochs = pd.DataFrame({"fold": [0, 0, 1], "epoch": [0, 1, -1], "c_index": [0.5, 0.7, 0.6]})
+    chosen = figures.epoch_choice(epochs, "80 patients", noise=0.61, nested=True)
+    assert "chosen on patients held out of its training side" in chosen.caption
+    assert "with as many epochs as each fold has" in chosen.caption
+    assert "last 0.650" in texts(chosen.image)
+    assert "is the last epoch, taken whatever" in figures.epoch_choice(epochs, "80 patients").caption
+
+
 def test_labels_that_would_touch_are_moved_apart_in_order():
     placed = figures._apart([0.60, 0.605, 0.55], 0.02)
     assert placed == pytest.approx([0.60, 0.62, 0.55])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -106,6 +107,17 @@ def test_a_folder_with_nothing_but_a_config_has_a_page_and_lists_its_arms(tmp_pa
     results = read(run)
     assert results.open == ["age", "cmta"]
     assert Page(report.write(run).read_text()).breaches == []
+
+
+def test_a_fold_that_chose_not_to_train_counts_in_the_epoch_figure_with_its_result(tmp_path: Path):
+    run = write_run(tmp_path / "nested", {"core": 1.0, "age": 2.0})
+    (run / "core" / "fold1-seed1" / "epochs.csv").write_text("epoch,train_loss,c_index\n")
+    results = read(run)
+    shown = {figure.key: figure for figure in report.all_figures(results, "core")}["epochs"]
+    ends = [pd.read_csv(run / "core" / f"fold{k}-seed1" / "epochs.csv")["c_index"].iloc[-1] for k in (0, 2)]
+    assert results.summary is not None
+    own = results.summary.query("arm == 'core' and metric == 'c_index' and fold == '1'")["value"].iloc[0]
+    assert f"last {np.mean([*ends, own]):.3f}" in shown.alt
 
 
 def test_an_arm_that_was_left_out_is_told_and_not_awaited(tmp_path: Path):
