@@ -18,6 +18,8 @@ from data.slides.tiled import TiledTiff, tiled_pages
 
 # A plain image is held whole: 400 megapixels are 1.2 GB.
 PLAIN_LIMIT = 400_000_000
+Image.MAX_IMAGE_PIXELS = None  # ours says what to do, Pillow's speaks of attacks and is lower
+EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 # Vendors whose levels are whole, upright TIFF pages; the others (Ventana, Philips, ...) need OpenSlide's arithmetic.
 PAGED_VENDORS = {"aperio", "generic-tiff"}
 ALIGN = 50
@@ -172,6 +174,8 @@ def _open_plain(path: Path, mpp: float | None, source_mpp: float | None) -> Plai
         else:
             with Image.open(path) as image:
                 _refuse_large(path, *image.size)
+                if image.mode not in EIGHT_BIT:
+                    raise DataError(f"slide {path.name}: expected 8-bit RGB pixels, found {image.mode}; convert it")
                 pixels = np.asarray(image.convert("RGB"))
     except (UnidentifiedImageError, tifffile.TiffFileError, OSError, SyntaxError, ValueError) as error:
         if isinstance(error, DataError):

@@ -116,6 +116,19 @@ def test_an_unreadable_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
         open_slide(path)
 
 
+def test_a_plain_image_too_large_to_hold_is_told_how_to_be_read(tmp_path: Path):
+    Image.new("1", (20100, 20100)).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"slide a.png: a plain image of 20100 x 20100 pixels .* Make it tiled: `vips"):
+        open_slide(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_pixels_of_16_bits_are_refused_not_clipped_to_white(name: str, tmp_path: Path):
+    Image.fromarray(np.full((40, 40), 9000, np.uint16)).save(tmp_path / name)
+    with pytest.raises(DataError, match=rf"slide {name}: expected 8-bit RGB pixels, found .*; convert it"):
+        open_slide(tmp_path / name)
+
+
 def test_only_the_true_suffix_is_taken_off():
     assert slide_name("vvss.svs") == "vvss"
     assert slide_name("TCGA-2F-A9KO-01Z-00-DX1.195576CF.svs") == "TCGA-2F-A9KO-01Z-00-DX1.195576CF"
