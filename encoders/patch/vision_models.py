@@ -131,11 +131,18 @@ class TransformersModel(NeuralEncoder):
 
         transformers = require("transformers", "transformers")
         hub = require("transformers.utils", "transformers")
-        found = hub.cached_file(model, "preprocessor_config.json")
+        try:
+            found = hub.cached_file(model, "preprocessor_config.json")
+            weights = transformers.AutoModel.from_pretrained(model)
+        except OSError as error:
+            raise ValueError(
+                f"model {model}: {str(error).split('. ')[0].splitlines()[0].rstrip('.')}. Give a local folder with "
+                "preprocessor_config.json, config.json and the weights, or a name where huggingface.co can be reached"
+            ) from None
         said = json.loads(Path(found).read_text())
         size = said.get("crop_size") if said.get("do_center_crop") else said.get("size")
         side = int(next(iter(size.values())) if isinstance(size, dict) else size)
-        network = PooledTokens(transformers.AutoModel.from_pretrained(model), pooling)
+        network = PooledTokens(weights, pooling)
         name = f"{Path(model).name.lower()}-{pooling}" if pooling != "cls" else Path(model).name.lower()
         mean, std = tuple(said.get("image_mean") or IMAGENET_MEAN), tuple(said.get("image_std") or IMAGENET_STD)
         super().__init__(name, network, mean, std, side, batch, device)

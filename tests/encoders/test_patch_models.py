@@ -107,6 +107,18 @@ def test_a_local_transformers_model_keeps_its_normalisation(tmp_path: Path, patc
     np.testing.assert_allclose(encoder(patches), want.numpy(), rtol=1e-4, atol=1e-5)
 
 
+def test_a_model_that_is_nowhere_is_told_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(ValueError, match=r"model .*: .*preprocessor_config.json.*Give a local folder with"):
+        TransformersModel(str(tmp_path), device="cpu")
+
+    def offline(*_: object) -> str:
+        raise OSError("We couldn't connect to 'https://huggingface.co' to load the files.\nCheck your connection")
+
+    monkeypatch.setattr("encoders.patch.vision_models.require", lambda module, _: SimpleNamespace(cached_file=offline))
+    with pytest.raises(ValueError, match=r"model a/b: We couldn't connect to 'https://huggingface.co' .* folder"):
+        TransformersModel("a/b", device="cpu")
+
+
 class Classifier(torch.nn.Module):
     """Mean colour, then a last layer that must not be asked."""
 
