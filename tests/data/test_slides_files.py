@@ -98,6 +98,23 @@ def test_equal_features_are_equal_bytes_wherever_they_are_written(tmp_path: Path
     assert [a.read_bytes() for a in one] == [b.read_bytes() for b in two]
 
 
+@pytest.mark.parametrize("layout", ["trident", "clam"])
+def test_equal_features_are_equal_bytes_while_something_else_holds_on_to_the_datasets(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    plain = write_features(tmp_path / "plain", made(), layout)
+    held, create = [], h5py.File.create_dataset
+
+    def create_and_hold(*arguments: object, **options: object) -> h5py.Dataset:
+        held.append(create(*arguments, **options))
+        return held[-1]
+
+    monkeypatch.setattr(h5py.File, "create_dataset", create_and_hold)
+    watched = write_features(tmp_path / "watched", made(), layout)
+    assert held
+    assert [a.read_bytes() for a in plain] == [b.read_bytes() for b in watched]
+
+
 def test_a_slide_without_tissue_is_a_valid_file(tmp_path: Path):
     path = write_features(tmp_path, made(patches=0), "trident")[1]
     assert feature_shape(path).patches == 0
