@@ -80,7 +80,7 @@ def listing(kind: str) -> list[dict[str, Any]]:
         "tasks": lambda: [{"task": name, "what": what} for name, what in TASKS.items()],
         "papers": lambda: [{"key": key, **paper._asdict()} for key, paper in PAPERS.items()],
         "configs": _configs,
-        "encoders": lambda: _classes("encoders", "torch.nn", "Module"),
+        "encoders": _encoders,
         "operators": lambda: _classes("fusion.operators", "fusion.attention", "AttentionOp"),
         "models": _models,
         "data": _data,
@@ -117,6 +117,18 @@ def bench(key: str) -> Callable[[], dict[str, Any]]:
         raise ConfigError(f"bench {key}: no such bench{did_you_mean(key, BENCHES)} (there are {', '.join(BENCHES)})")
     run: Callable[[], dict[str, Any]] = importlib.import_module(BENCHES[key]).run
     return run
+
+
+def _encoders() -> list[dict[str, Any]]:
+    """What `survival features --encoder` takes, then the parts of models that turn a modality into tokens."""
+    import encoders.patch
+
+    patches = [
+        row | {"used by": "survival features"}
+        for row in _classes("encoders.patch", "encoders.patch", "PatchEncoder")
+        if row["class"] in encoders.patch.__all__
+    ]
+    return patches + [row | {"used by": "models"} for row in _classes("encoders", "torch.nn", "Module")]
 
 
 def _configs() -> list[dict[str, Any]]:

@@ -38,6 +38,13 @@ def test_every_list_has_rows_with_words(kind: str, monkeypatch: pytest.MonkeyPat
     assert all(str(value) for row in rows for value in row.values()), "no empty cell"
 
 
+def test_encoders_of_patches_are_listed_before_the_parts_of_models():
+    rows = catalogue.listing("encoders")
+    named = [row["class"] for row in rows if row["used by"] == "survival features"]
+    assert named == ["MobileNetV2", "StainTexture", "TimmModel", "TorchvisionModel", "TransformersModel"]
+    assert {row["class"] for row in rows[len(named) :]} >= {"PatchTokens", "GroupTokens"}
+
+
 def test_models_are_found_by_looking():
     assert {"CMTA", "MCAT", "ABMIL", "SNN", "OffsetFusion"} <= {row["class"] for row in catalogue.listing("models")}
     assert "Dense" in {row["class"] for row in catalogue.listing("operators")}
