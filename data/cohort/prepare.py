@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -229,6 +229,10 @@ class Prepared:
                 f"cohort {self.cohort.name}: {len(missing)} of the {len(self.fitted.genes)} genes the model learned "
                 f"from are not in this table ({', '.join(missing[:3])}); add these columns (empty where unknown)"
             )
+
+    def without_slides(self) -> Prepared:
+        """The same patients, nothing of whose slides is read."""
+        return replace(self, cohort=replace(self.cohort, bags=None))
 
     @property
     def edges(self) -> tuple[float, ...]:

@@ -105,7 +105,8 @@ class Trained:
                 f"cohort {cohort.name}: patch features have {found} channels, the model was trained on {trained}; "
                 "extract them with the same encoder"
             )
-        return Prepared(cohort, self.fitted)
+        prepared = Prepared(cohort, self.fitted)
+        return prepared if self.model.reads_slides else prepared.without_slides()
 
     def offset(self, prepared: Prepared, ids: list[str]) -> pd.Series | None:
         """Log risk of the linear baseline, for a run that uses one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -137,6 +137,8 @@ class Job:
         prepared = self.experiment.prepare.fit(self.cohort, split.train)
         torch.manual_seed(self.seed)
         model = factory(prepared.sizes(self.experiment.loss.outputs))
+        if not model.reads_slides:
+            prepared = prepared.without_slides()
         return Side(split, prepared, model, self._offset(split, prepared) if model.reads_offset else None)
 
     def _offset(self, split: Split, prepared: Prepared) -> pd.Series:
@@ -188,7 +190,7 @@ class Job:
 
     def _outcomes(self, prepared: Prepared, ids: list[str]) -> PatientBatch:
         """All patients as one batch without patches: enough for a loss."""
-        bare = replace(prepared, cohort=replace(prepared.cohort, bags=None))
+        bare = prepared.without_slides()
         patients = bare.dataset(ids)
         return bare.collate([patients[i] for i in range(len(patients))])
 

@@ -14,13 +14,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 
+from data.slides.feature_files import Bag, MemoryBags
 from tasks.experiment.config import build
 from tasks.experiment.folder import RunFolder
 from tasks.survival.cli import main
 from tasks.survival.experiment import SurvivalExperiment
 from tasks.survival.train import TASK
+from tasks.survival.trained import Trained
+from tasks.survival.unit import Job
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
 MAIN = "import sys; sys.argv[0] = 'survival'; from tasks.survival.cli import main; main()"
@@ -272,3 +276,28 @@ def test_arms_that_read_what_the_cohort_lacks_are_left_out_by_name(study: Path):
         "ridge genes",
         "ridge genes + age",
     }
+
+
+class Unreadable(MemoryBags):
+    """Slides that nobody may open."""
+
+    def read(self, case_id: str) -> Bag:
+        raise AssertionError(f"the slides of {case_id} were opened")
+
+
+def test_a_model_of_genes_alone_opens_no_slide(study: Path, tmp_path: Path):
+    config = TASK.resolved_config([str(study / "config.yaml")], ["rivals={slides: ABMIL}", "trainer.max_epochs=1"])
+    experiment = build(SurvivalExperiment, config)
+    cohort, split = experiment.cohort.load(), experiment.cohort.splits()[0]
+    bag = Bag(torch.zeros(3, 8), None, torch.zeros(3, dtype=torch.long), ("S",))
+    with_slides = replace(cohort, bags=Unreadable(dict.fromkeys(cohort.case_ids, bag)))
+    for name, patients in (("bare", cohort), ("slides", with_slides)):
+        (tmp_path / name).mkdir()
+        Job(experiment, patients, split, tmp_path / name, 1).network(experiment.model)
+    told = [(tmp_path / name / "predictions.csv").read_text() for name in ("bare", "slides")]
+    assert told[0] == told[1]
+    trained = Trained.load(tmp_path / "slides", experiment, "small")
+    assert trained.prepared(with_slides).cohort.bags is None
+    (tmp_path / "abmil").mkdir()
+    with pytest.raises(AssertionError, match="were opened"):
+        Job(experiment, with_slides, split, tmp_path / "abmil", 1).network(experiment.rivals["slides"])

@@ -42,9 +42,11 @@ class SurvivalModel(nn.Module, ABC):
 
     Attributes:
         reads_offset: whether the model looks at `PatientBatch.offset`
+        reads_slides: whether it looks at patches; if not, none are loaded for it
     """
 
     reads_offset: ClassVar[bool] = False
+    reads_slides: ClassVar[bool] = True
 
     def __init__(self, sizes: CohortSizes):
         super().__init__()

@@ -23,6 +23,8 @@ class SNN(SurvivalModel):
         l1: weight of the sum of absolute values of all parameters, added to the loss while training
     """
 
+    reads_slides = False
+
     def __init__(
         self, sizes: CohortSizes, *, width: int = 256, layers: int = 4, dropout: float = 0.25, l1: float = 0.0
     ):
