@@ -52,3 +52,11 @@ def test_rows_hold_within_their_tolerance_and_nothing_undefined_holds():
     assert at_least("a", 0.6, 0.9, 0.01, "")["ok"]
     assert not at_least("a", 0.6, float("nan"), 0.01, "")["ok"]
     assert not result("p", [])["ok"]
+
+
+def test_a_busy_machine_does_not_undo_a_reproduction():
+    assert survival_baselines._seconds(12.0, 20.0)["ok"]
+    busy = survival_baselines._seconds(400.0, 20.0)
+    assert busy["ok"]
+    assert busy["note"].endswith("20 s of processor time, the machine was busy with something else")
+    assert not survival_baselines._seconds(70.0, 130.0)["ok"]
