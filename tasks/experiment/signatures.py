@@ -169,6 +169,10 @@ def _expected(text: str) -> str:
     choice = re.search(r"Expected a typing\.Literal\[(.+?)\]\. Got value: (.+)", text)
     if choice:
         return f"expected one of {choice[1].replace(chr(39), '')}, found '{choice[2].strip()}'"
+    union = re.search(r"Union subtypes Subtypes: \[(.+)\] Errors: .*Given value: (.*)", text)
+    if union:
+        kinds = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", union[1]).replace("NoneType", "null").replace(", ", " or ")
+        return f"expected {kinds}, found '{union[2].strip()}'"
     wanted = re.findall(r"Expected a[n]? (?:<class '([\w.]+)'>|([^.]+?))\. Got value: ([^.]*(?:\.\d+)?)", text)
     if wanted:
         kinds = " or ".join(dict.fromkeys((cls or other).strip() for cls, other, _ in wanted))

@@ -50,6 +50,7 @@ class Fit:
 class Schedule:
     kind: Literal["cosine", "constant"] = "cosine"
     warm: int = 0
+    limit: int | None = None
 
     def __post_init__(self) -> None:
         if self.warm < 0:
@@ -104,6 +105,7 @@ def test_a_model_is_built_with_the_sizes_given_later():
         ({"fit": {"epochs": "many"}}, r"fit\.epochs: expected int, found 'many'"),
         ({"schedule": {"wram": 1}}, r"^schedule: Schedule has no option 'wram'; did you mean 'warm'\?"),
         ({"schedule": {"kind": "linear"}}, r"^schedule\.kind: expected one of cosine, constant, found 'linear'$"),
+        ({"schedule": {"limit": "many"}}, r"^schedule\.limit: expected int or null, found 'many'$"),
         ({"schedule": {"warm": -1}}, r"^schedule: warm=-1: expected at least 0$"),
         ({"fit": {"rate": None}}, r"fit\.rate: expected float, found null"),
         ({"model": {"class_path": "Fuzed"}}, r"model: no class 'Fuzed' in .*; did you mean 'Fused'\?"),
