@@ -191,6 +191,11 @@ def task_name(task: object) -> str:
     Raises:
         ConfigError: there is none
     """
+    if task is None:
+        raise ConfigError(
+            f"task: none given; expected one of {', '.join(TASKS)} (a config of slide features is for "
+            "`survival features SLIDES -o DIR -c`)"
+        )
     if not isinstance(task, str) or task not in TASKS:
         raise ConfigError(f"task: found {task!r}; expected one of {', '.join(TASKS)}{did_you_mean(str(task), TASKS)}")
     return task

@@ -74,7 +74,7 @@ def speak_up(quiet: bool) -> None:
 
 
 def numbers(text: str | None, option: str) -> list[int] | None:
-    """`0,2` as [0, 2]; None and `all` as None.
+    """`0,2` as [0, 2], each once; None and `all` as None.
 
     Raises:
         ValueError: something else
@@ -82,7 +82,7 @@ def numbers(text: str | None, option: str) -> list[int] | None:
     if text is None or text == "all":
         return None
     try:
-        return [int(part) for part in text.split(",")]
+        return list(dict.fromkeys(int(part) for part in text.split(",")))
     except ValueError:
         raise ValueError(
             f"{option} {text}: expected whole numbers with commas, for example {option} 0,2, or all"

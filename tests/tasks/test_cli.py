@@ -154,8 +154,16 @@ def test_commands_run_linear_algebra_on_one_thread_unless_asked(monkeypatch: pyt
     assert seen == ["4", "1"]
 
 
+def test_a_config_of_slide_features_says_which_command_takes_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    assert fusion(monkeypatch, "run", "survival/features") == 2
+    assert "slide features is for `survival features SLIDES -o DIR -c`" in capsys.readouterr().err
+
+
 def test_numbers_on_the_command_line():
     assert numbers("all", "--folds") is None
     assert numbers("0,2", "--folds") == [0, 2]
+    assert numbers("1,0,1", "--folds") == [1, 0], "two processes must not write one unit"
     with pytest.raises(ValueError, match=r"--folds 0;2: expected whole numbers with commas"):
         numbers("0;2", "--folds")
