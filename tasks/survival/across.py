@@ -21,14 +21,17 @@ def across(runs: Sequence[Path]) -> list[dict[str, Any]]:
         runs: evaluated run folders; the arm named like its run is the model under test in each
 
     Raises:
-        RunError: a run has not been evaluated
+        RunError: a run has not been evaluated, or two have one name
     """
     columns = {}
     for path in runs:
         results = read(path)
         if results.summary is None:
             raise RunError(f"{path}: not evaluated yet; survival evaluate {path}")
-        columns[path.name] = _scores(results, results.summary)
+        name = path.resolve().name
+        if name in columns:
+            raise RunError(f"{path}: another of these runs is called {name} too, and one column cannot hold both")
+        columns[name] = _scores(results, results.summary)
     table = pd.DataFrame(columns)
     table = table.reindex([UNDER_TEST, *(arm for arm in table.index if arm != UNDER_TEST)])
     table["mean"] = table.mean(axis=1)
