@@ -21,7 +21,8 @@ class TableSchema:
     Args:
         id: patient identifier; a patient may have several rows (slides) that repeat everything else
         time: follow-up; None (with event and censorship None) for new patients that are only to be predicted
-        event: 1 = died. Give this or `censorship`; where both exist they must be each other's complement
+        event: 1 = died. Give this or `censorship`; where both exist they must be each other's complement, a column
+            `event` beside the default `censorship` too
         censorship: 1 = censored; used when `event` is None
         unit: of `time`
         slide: slide identifier, with or without file suffix; None when the table has none
@@ -84,6 +85,8 @@ class TableSchema:
                 raise DataError(
                     f"{where}: no column {column!r} (schema.{role}){hint}. The table begins with {_first(header)}"
                 )
+        if there["event"] is None and there["censorship"] == default.censorship and "event" in header:
+            there["event"] = "event"  # a table that tells it twice has to tell it alike
         return TableSchema(**there, unit=self.unit, suffixes=tuple(self.suffixes), zero_times=self.zero_times)  # type: ignore[arg-type]
 
 

@@ -199,6 +199,13 @@ def test_event_and_censorship_tell_the_same_story(tmp_path: Path):
     assert by_censorship.tolist() == by_both["event"].tolist() == by_event["event"].tolist() == (censored == 0).tolist()
 
 
+def test_an_event_column_beside_censorship_is_held_against_it_unasked(tmp_path: Path):
+    censored = np.arange(40) % 2
+    assert load(table(tmp_path, event=1 - censored, censorship=censored)).patients["event"].sum() == 20
+    with pytest.raises(DataError, match=r"'event' and 'censorship' agree for 40 of 40 .*coded the other way round"):
+        load(table(tmp_path, event=censored, censorship=censored))
+
+
 @pytest.mark.parametrize(("unit", "factor"), [("days", 12 / 365.25), ("months", 1.0), ("years", 12.0)])
 def test_times_become_months(tmp_path: Path, unit: str, factor: float):
     path = table(tmp_path)
