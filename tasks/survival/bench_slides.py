@@ -30,6 +30,7 @@ from data.slides.reading import read_all
 from data.slides.survey import GridSettings, survey
 from data.slides.tissue import TissueSettings
 from data.slides.workers import pool
+from data.sources import source
 from tasks.survival.features import Encode
 
 READERS = 2
@@ -51,11 +52,13 @@ def run(folder: Path | None = None) -> dict[str, Any]:
     """Run the bench.
 
     Args:
-        folder: of real slides to measure as well; generated ones always are
+        folder: of real slides to measure as well, by default the data set `slides` where it has been imported;
+            generated ones always are
 
     Returns:
         bench, device, versions and rows of case, ours_s, peer_s, ratio (peer / ours), CPU seconds of both and peak_mb
     """
+    folder = folder or source("slides").folder
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as place:
         for case in _cases(Path(place), folder):
@@ -66,18 +69,18 @@ def run(folder: Path | None = None) -> dict[str, Any]:
     return {"bench": "slides", "device": device, "versions": versions, "rows": rows}
 
 
-def _cases(place: Path, folder: Path | None) -> list[Case]:
+def _cases(place: Path, folder: Path) -> list[Case]:
     pixels = stained(4096, 3600, blobs=[(0.5, 0.5, 0.6)])
     made = [
-        Case("generated 20x jpeg", write_slide(place / "a.svs", pixels, (1, 4), 0.5, compression="jpeg"), 0.5),
+        Case("generated 20x jpeg", write_slide(place / "a.svs", pixels, (1.0, 4.0), 0.5, compression="jpeg"), 0.5),
         Case(
             "generated 40x jpeg, read at 20x",
-            write_slide(place / "b.svs", pixels, (1, 4), 0.25, compression="jpeg"),
+            write_slide(place / "b.svs", pixels, (1.0, 4.0), 0.25, compression="jpeg"),
             0.5,
         ),
     ]
     real = {"CMU-1-Small-Region.svs": None, "TCGA-CR-7395-01A-01-TS1.svs": 0.5}
-    found = [(folder / name, mpp) for name, mpp in real.items()] if folder is not None else []
+    found = [(folder / name, mpp) for name, mpp in real.items()]
     return made + [Case(path.stem, path, 0.5, mpp) for path, mpp in found if path.exists()]
 
 
