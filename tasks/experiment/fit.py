@@ -81,6 +81,14 @@ class SaveEpochs(Callback):
         trainer.save_checkpoint(self.folder / CHECKPOINT)
 
 
+class Bar(RichProgressBar):
+    """Lightning's bar without the name of the log folder, which it shows as `v_num og-0`."""
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+        metrics = super().get_metrics(trainer, pl_module)
+        return {name: value for name, value in metrics.items() if name != "v_num"}
+
+
 class PlainProgress(Callback):
     """One line per epoch on the log, for everything that is not a terminal."""
 
@@ -140,7 +148,7 @@ def fit(
         logging.getLogger(chatty).setLevel(logging.WARNING)
     sitting = len(list(folder.glob("log-*")))
     epochs = options.max_epochs if max_epochs is None else max_epochs
-    progress: list[Callback] = [RichProgressBar()] if options.progress and sys.stderr.isatty() else [PlainProgress()]
+    progress: list[Callback] = [Bar()] if options.progress and sys.stderr.isatty() else [PlainProgress()]
     with warnings.catch_warnings():
         # Advice on worker processes and log intervals: the data sets here are in memory and small. The last one is
         # between Lightning and torch.

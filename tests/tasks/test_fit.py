@@ -107,6 +107,14 @@ def test_the_checkpoint_before_steps_in_for_a_damaged_one(tmp_path: Path):
     assert newest_checkpoint(tmp_path) == tmp_path / PREVIOUS
 
 
+def test_the_bar_shows_what_was_measured_and_no_folder(monkeypatch: pytest.MonkeyPatch):
+    shown = {"v_num": "og-0", "train_loss": 1.0}
+    monkeypatch.setattr(fit_module.RichProgressBar, "get_metrics", lambda *_: dict(shown))
+    assert fit_module.Bar().get_metrics(L.Trainer(logger=False, enable_progress_bar=False), Wobbly()) == {
+        "train_loss": 1.0
+    }
+
+
 def test_loggers_come_from_the_config_by_class_path(tmp_path: Path):
     built = loggers([{"class_path": "CSVLogger", "init_args": {"save_dir": str(tmp_path)}}])
     assert type(built[0]).__name__ == "CSVLogger"
