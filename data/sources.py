@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import http.client
 import os
 import shutil
 import tempfile
@@ -268,7 +269,7 @@ def fetch(name: str, progress: Progress | None = None) -> list[Fault]:
                     f"`fusion data import {name} --from FOLDER`"
                 )
             partial.replace(target)
-        except OSError as problem:
+        except (OSError, http.client.HTTPException) as problem:  # the latter: an answer that breaks off
             raise DataError(
                 f"{file.url}: {problem}; try again, or `fusion data import {name} --from FOLDER`"
             ) from problem

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import io
 import shutil
 import socket
 from pathlib import Path
@@ -133,6 +135,19 @@ def test_an_address_without_an_answer_says_what_else_to_do(home: Path, tiny: Pat
     (tiny / "a.txt").unlink()
     with pytest.raises(DataError, match=r"a\.txt: .*; try again, or `fusion data import tiny --from FOLDER`"):
         sources.fetch("tiny")
+
+
+def test_an_answer_that_breaks_off_is_one_line_and_leaves_nothing(
+    home: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+):
+    class Broken(io.BytesIO):
+        def read(self, *_: object) -> bytes:
+            raise http.client.IncompleteRead(b"half")
+
+    monkeypatch.setattr(sources.urllib.request, "urlopen", lambda *_, **__: Broken())
+    with pytest.raises(DataError, match=r"a\.txt: .*; try again, or `fusion data import tiny --from FOLDER`"):
+        sources.fetch("tiny")
+    assert not [path for path in home.rglob("*") if path.is_file()]
 
 
 def test_unknown_names_and_places_are_answered(home: Path, tiny: Path, tmp_path: Path):
