@@ -63,8 +63,14 @@ def say(text: str, name: str | None = None) -> None:
     print(f"{name}: {text}" if name else text, file=sys.stderr, flush=True)
 
 
+def progress(text: str) -> None:
+    """One line on stderr about how far things are, unless asked to be quiet."""
+    if logging.getLogger("fusion").level != logging.WARNING:
+        say(text)
+
+
 def speak_up(quiet: bool) -> None:
-    """Let units log their epochs to stderr, unless asked to be quiet."""
+    """Let units log their epochs to stderr, and `progress` its lines, unless asked to be quiet."""
     logger = logging.getLogger("fusion")
     logger.setLevel(logging.WARNING if quiet else logging.INFO)
     if not logger.handlers:

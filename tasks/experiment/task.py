@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import yaml
 
 from tasks.experiment.config import build, experiment_class, overlay, overlay_values, resolve, task_name
-from tasks.experiment.console import DONE, SOME_FAILED, say
+from tasks.experiment.console import DONE, SOME_FAILED, progress, say
 from tasks.experiment.folder import RunError, RunFolder, write_whole
 from tasks.experiment.signatures import ConfigError
 from tasks.experiment.state import LEFT_OUT
@@ -138,10 +138,10 @@ class Task(ABC):
         with folder.locked():
             folder.create(written, sys.argv, resume)
             write_whole(folder.path / "account.txt", plan.account)
-            say(plan.account)
+            progress(plan.account)
             write_whole(folder.path / LEFT_OUT, json.dumps(dict(plan.absent)))
             for arm, why in plan.absent.items():
-                say(f"'{arm}' is left out: {why}")
+                progress(f"'{arm}' is left out: {why}")
             units = [
                 Unit(
                     folder.path / arm / f"fold{fold}-seed{seed}",
@@ -182,5 +182,5 @@ def _run(units: list[Unit], run: Path, jobs: int, engine: str | None) -> int:
             say(f"[{i}/{len(units)}] {name} FAILED: {outcome.error}")
         else:
             how = f"{outcome.seconds:.1f} s" if outcome.repeated else "done before"
-            say(f"[{i}/{len(units)}] {name} {how}")
+            progress(f"[{i}/{len(units)}] {name} {how}")
     return failed

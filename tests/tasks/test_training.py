@@ -90,6 +90,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(study: Path) -> Path:
     done = survival("train", "-c", study / "config.yaml", "--quiet", cwd=study)
     assert done.returncode == 0, done.stderr
+    assert done.stderr == "", "--quiet leaves results and errors"
     return study / "runs" / "survival" / "small"
 
 
