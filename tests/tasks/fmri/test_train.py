@@ -132,7 +132,7 @@ def test_arms_that_are_fitted_per_subject_are_left_out_where_a_subject_is_new(
     new = toy_config(tmp_path / "runs", split={"class_path": "HeldOutSubjects"}, model=ARMS["Chance"], baselines={
         "ridge": ARMS["Ridge"]})  # fmt: skip
     new["controls"] = {"permutations": 20, "leakage": False}
-    assert fmri(monkeypatch, "train", "-c", written(tmp_path, new), "--quiet") == 0
+    assert fmri(monkeypatch, "train", "-c", written(tmp_path, new)) == 0
     said = capsys.readouterr().err
     assert "'ridge' is left out: it is fitted per subject, and split subject-01 has no training sample" in said
 
