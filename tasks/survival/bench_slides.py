@@ -56,7 +56,7 @@ def run(folder: Path | None = None) -> dict[str, Any]:
             generated ones always are
 
     Returns:
-        bench, device, versions and rows of case, ours_s, peer_s, ratio (peer / ours), CPU seconds of both and peak_mb
+        bench, device, versions and rows of case, ours_s, peer_s, ratio (ours / peer), CPU seconds of both and peak_mb
     """
     folder = folder or source("slides").folder
     rows: list[dict[str, Any]] = []
@@ -160,7 +160,7 @@ def _row(case: str, ours: tuple[float, float], peer: str, theirs: tuple[float, f
         "ours_s": round(ours[0], 3),
         "peer": peer,
         "peer_s": round(theirs[0], 3),
-        "ratio": round(theirs[0] / ours[0], 2),
+        "ratio": round(ours[0] / theirs[0], 3),
         "ours_cpu_s": round(ours[1], 3),
         "peer_cpu_s": round(theirs[1], 3),
         "peak_mb": round(_peak() + READERS * children),

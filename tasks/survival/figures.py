@@ -86,7 +86,8 @@ def kaplan_meier(
     grouping = {2: "the median", 3: "the tertiles"}[groups]
     caption = (
         f"Kaplan-Meier curves of held-out patients, split at {grouping} of predicted risk within each fold; bands are "
-        f"95 % intervals, ticks are censored patients. Drawn to {end:.0f} months, where one patient in twenty is left."
+        f"95 % intervals, ticks are censored patients. Drawn to {end:.0f} months, where one patient in twenty is left. "
+        "A log-rank p value of all patients in a table splits their risks at one median instead, across folds."
     )
     if undefined:
         caption += f" The log-rank p value is undefined: {undefined}."
