@@ -6,10 +6,13 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.experiment.config import CONFIGS
 from tasks.experiment.signatures import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from tasks.reproduce.rows import Result
 
 TASKS = {
     "survival": "survival analysis from slides and genes",
@@ -27,7 +30,7 @@ BENCHES = {
 
 
 class Paper(NamedTuple):
-    """A reproduction: what it is, the module whose `run` makes it, and the data set it needs."""
+    """A reproduction: what it is, the module whose `run` makes it, and the data set it needs ("" = none)."""
 
     title: str
     module: str
@@ -67,6 +70,11 @@ PAPERS = {
         "tasks.reproduce.conditional_cross_attention",
         "retrieval",
     ),
+    "icl-linear-regression": Paper(
+        "In-Context Linear Regression Demystified: attention learns debiased gradient descent (He et al., ICML 2025)",
+        "tasks.reproduce.icl_linear_regression",
+        "",
+    ),
 }
 
 
@@ -91,7 +99,7 @@ def listing(kind: str) -> list[dict[str, Any]]:
     return kinds[kind]()
 
 
-def reproduction(key: str) -> Callable[[bool], dict[str, Any]]:
+def reproduction(key: str) -> Callable[[bool], Result]:
     """The function that reproduces a paper; it takes `small`.
 
     Raises:
@@ -102,8 +110,8 @@ def reproduction(key: str) -> Callable[[bool], dict[str, Any]]:
     from data.sources import resolve
 
     paper = PAPERS[key]
-    folder = resolve(paper.needs)
-    run: Callable[..., dict[str, Any]] = importlib.import_module(paper.module).run
+    folder = resolve(paper.needs) if paper.needs else None
+    run: Callable[..., Result] = importlib.import_module(paper.module).run
     return lambda small: run(folder, small)
 
 

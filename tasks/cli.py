@@ -131,12 +131,20 @@ def demo(runs: Annotated[Path, typer.Option(help="where run folders go")] = Path
 def reproduce(
     paper: Annotated[str, typer.Argument(help="key; `fusion list papers` shows them")],
     small: Annotated[bool, typer.Option("--small", help="the form that ends within three minutes")] = False,
+    write: Annotated[bool, typer.Option("--write", help="put the table into ./REPRODUCED.md")] = False,
     json: Json = False,
 ) -> int:
     """Published figures beside ours: one row each, with the tolerance and why."""
-    from tasks.catalogue import reproduction
+    from tasks.catalogue import PAPERS, reproduction
 
     result = reproduction(paper)(small)
+    if write:
+        from importlib import import_module
+
+        from tasks.reproduce.writing import write_section
+
+        known = PAPERS[paper]
+        write_section(Path("REPRODUCED.md"), known.title, import_module(known.module), result, small)
     if json:
         print_json(result)
     else:

@@ -44,6 +44,14 @@ def at_least(name: str, published: float, ours: float, tolerance: float, note: s
     )
 
 
+def at_most(name: str, published: float, ours: float, tolerance: float, note: str) -> Row:
+    """A row that holds when ours is no more than the tolerance above what was published."""
+    ours = float(ours)
+    return Row(
+        name=name, published=published, ours=ours, tolerance=tolerance, ok=ours <= published + tolerance, note=note
+    )
+
+
 def result(paper: str, rows: Iterable[Row]) -> Result:
     """Collect rows; a paper without rows is not reproduced."""
     listed = list(rows)

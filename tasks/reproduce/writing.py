@@ -1,0 +1,77 @@
+"""REPRODUCED.md: the table of one paper is written by the command; the words around it are the reader's."""
+
+from __future__ import annotations
+
+import datetime
+import inspect
+import platform
+import re
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+
+from tasks.experiment.folder import write_whole
+from tasks.reproduce.rows import Result
+
+LONG = 16
+"""A table of more rows is folded: the count is read first, the rows when wanted."""
+PACKAGES = ("torch", "numpy", "scikit-learn")
+
+
+def write_section(path: Path, title: str, module: ModuleType, result: Result, small: bool) -> None:
+    """Put one paper's table into a Markdown file, in place of its former one or at the end.
+
+    What stands between `<!-- KEY: written by the command -->` and `<!-- KEY: end -->` is replaced, nothing else.
+
+    Args:
+        path: the file; made when missing
+        title: of the paper
+        module: whose docstring says what is run
+        result: its rows
+        small: whether they come from the small form
+    """
+    key = result["paper"]
+    begin, end = f"<!-- {key}: written by the command -->", f"<!-- {key}: end -->"
+    section = "\n".join([begin, *_lines(key, module, result, small), end])
+    text = path.read_text(encoding="utf-8") if path.exists() else "# Reproduced\n"
+    known = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+    if known.search(text):
+        text = known.sub(lambda _: section, text)
+    else:
+        text = f"{text.rstrip()}\n\n## {title}\n\n{section}\n"
+    write_whole(path, text)
+
+
+def _lines(key: str, module: ModuleType, result: Result, small: bool) -> list[str]:
+    rows = result["rows"]
+    held = sum(row["ok"] for row in rows)
+    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    command = f"fusion reproduce {key}{' --small' if small else ''}"
+    verdict = "reproduced" if result["ok"] else "NOT reproduced"
+    words = inspect.cleandoc(module.__doc__ or "").split("\n\n", 1)
+    lines = [
+        f"`{command}`: {verdict}, {held} of {len(rows)} rows hold. {datetime.date.today()}, {_device()}, "
+        f"Python {platform.python_version()}, {packages}.",
+        "",
+    ]
+    if len(words) > 1:
+        lines += [words[1], ""]
+    table = ["| | published | ours | tolerance | holds | note |", "| --- | --- | --- | --- | --- | --- |"]
+    table += [
+        f"| {_cell(row['name'])} | {row['published']:.4g} | {row['ours']:.4g} | {row['tolerance']:.2g} "
+        f"| {'yes' if row['ok'] else '**no**'} | {_cell(row['note'])} |"
+        for row in rows
+    ]
+    if len(rows) > LONG:
+        table = [f"<details><summary>{len(rows)} rows</summary>", "", *table, "", "</details>"]
+    return lines + table
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _device() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU"
