@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.experiment.config import CONFIGS
@@ -86,7 +89,7 @@ def listing(kind: str) -> list[dict[str, Any]]:
     """
     kinds: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "tasks": lambda: [{"task": name, "what": what} for name, what in TASKS.items()],
-        "papers": lambda: [{"key": key, **paper._asdict()} for key, paper in PAPERS.items()],
+        "papers": _papers,
         "configs": _configs,
         "encoders": _encoders,
         "operators": lambda: _classes("fusion.operators", "fusion.attention", "AttentionOp"),
@@ -125,6 +128,29 @@ def bench(key: str) -> Callable[[], dict[str, Any]]:
         raise ConfigError(f"bench {key}: no such bench{did_you_mean(key, BENCHES)} (there are {', '.join(BENCHES)})")
     run: Callable[[], dict[str, Any]] = importlib.import_module(BENCHES[key]).run
     return run
+
+
+def _papers() -> list[dict[str, Any]]:
+    """Each paper with what is run (the first line of its file) and whether its data are here."""
+    from data.sources import source
+
+    rows = []
+    for key, paper in PAPERS.items():
+        spec = importlib.util.find_spec(paper.module)
+        assert spec is not None
+        assert spec.origin is not None
+        words = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
+        here = not paper.needs or source(paper.needs).folder.is_dir()
+        rows.append(
+            {
+                "key": key,
+                "title": paper.title,
+                "what": words.split("\n")[0].removeprefix(f"{key}: "),
+                "needs": paper.needs or "nothing",
+                "state": "ready" if here else f"waits for: fusion data import {paper.needs} --from FOLDER",
+            }
+        )
+    return rows
 
 
 def _encoders() -> list[dict[str, Any]]:

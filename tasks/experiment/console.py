@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -110,7 +110,7 @@ def _finite(content: Any) -> Any:
     return content
 
 
-def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str] | None = None) -> None:
+def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
     """Rows on stdout: a table in a terminal, tab-separated text elsewhere."""
     if not rows:
         return
