@@ -39,7 +39,7 @@ def share_to_term(share: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
 
 
 def drawn_bag(
-    case_id: str, patches: int, tissue: Tissue, draw: np.random.Generator
+    case_id: str, patches: int, tissue: Tissue, draw: np.random.Generator, share: float | None = None
 ) -> tuple[Bag, Bool[np.ndarray, " p"]]:
     """A patient's bag, on one slide or two, and which of its patches are aggressive.
 
@@ -48,8 +48,10 @@ def drawn_bag(
         patches: mean number; a patient has between half and one and a half times as many
         tissue: how patches look
         draw: source of randomness
+        share: of aggressive patches; None = drawn from its law, a Beta distribution
     """
-    share = draw.beta(*SHARE)
+    drawn = draw.beta(*SHARE)
+    share = drawn if share is None else share
     n = int(draw.integers(max(2, patches // 2), patches + patches // 2 + 1))
     second = int(n * draw.uniform(0.2, 0.5)) if draw.uniform() < 0.3 else 0
     parts, aggressive = [], []

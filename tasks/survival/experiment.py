@@ -72,6 +72,7 @@ class SurvivalExperiment:
         "data.cohort.tables",
         "data.cohort.prepare",
         "data.simulate.cohort",
+        "data.simulate.semireal_cohort",
         "torch.optim",
     )
 
