@@ -9,6 +9,7 @@ from typing import Literal
 
 from data.brain.clean import Cleaning
 from data.brain.events import read_events
+from data.brain.images import SURFACES
 from data.brain.layouts import BidsFile, functional, inherited, participants, seconds_of, sidecar
 from data.brain.order import natural
 from data.brain.recordings import CLEANING, RecordedBrains, Recording
@@ -109,6 +110,8 @@ class BidsBrains(RecordedBrains):
         images = [file for file in images if file.entities.get("part", "mag") == "mag" and "sub" in file.entities]
         if any("desc" in file.entities for file in images):
             images = [file for file in images if file.entities.get("desc") == "preproc"]
+        if not images and any(functional(where, "bold", e) for e in (".func.gii", ".dtseries.nii")):
+            raise DataError(f"{where}: runs on the surface only. {SURFACES}")
         if not images:
             raise DataError(
                 f"{where}: no sub-*/func/*_bold.nii.gz here; give the folder that holds sub-01, sub-02, ..."

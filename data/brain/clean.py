@@ -54,16 +54,25 @@ class Cleaning:
         confounds: strategies (motion, motion24, wm_csf, global, compcor, cosine, outliers) or column names of the
             confounds table; `*` may stand for any characters
         high_pass: remove what is slower than this, in Hz (a cosine set); null = nothing
+        smooth: width in mm (FWHM) of a Gaussian over space, before masking; null = none, as patterns are fine-grained
+        dummies: volumes at the start of each run that are dropped, taken before the signal is steady; times of events
+            stay as they are
     """
 
     detrend: bool = True
     standardise: Literal["run", "none"] = "run"
     confounds: list[str] = field(default_factory=list)
     high_pass: float | None = None
+    smooth: float | None = None
+    dummies: int = 0
 
     def __post_init__(self) -> None:
         if self.standardise not in ("run", "none"):
             raise ValueError(f"cleaning.standardise: expected run or none, found {self.standardise!r}")
+        if self.smooth is not None and not 0 < self.smooth < 50:
+            raise ValueError(f"cleaning.smooth: expected mm above 0 and below 50, e.g. 4, found {self.smooth:g}")
+        if self.dummies < 0:
+            raise ValueError(f"cleaning.dummies: expected a number of volumes, 0 or more, found {self.dummies}")
         if self.high_pass is not None and not 0 < self.high_pass < 1:
             raise ValueError(f"cleaning.high_pass: expected Hz between 0 and 1, e.g. 0.008, found {self.high_pass:g}")
         if self.high_pass is not None and {"cosine", "compcor"} & set(self.confounds):

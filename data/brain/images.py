@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,11 @@ from data.errors import DataError
 
 _BROKEN = (ImageFileError, EOFError, OSError, ValueError, zlib.error)
 _LONGEST_TR = 30.0
+
+SURFACES = (
+    "Surface data are not read as scans: give volumes (fMRIPrep: --output-spaces MNI152NLin2009cAsym), or betas of "
+    "vertices as arrays (ArrayBrains)"
+)
 
 
 def open_bold(path: Path) -> Any:
@@ -63,12 +69,17 @@ def brain_mask(paths: Sequence[Path]) -> VoxelSpace:
     Raises:
         DataError: nothing that looks like a brain
     """
+    from nilearn.exceptions import MaskWarning
     from nilearn.masking import compute_multi_epi_mask
 
     images = [open_bold(path) for path in paths]
     try:
-        mask = compute_multi_epi_mask(images, threshold=1.0, verbose=0)
+        with warnings.catch_warnings():
+            # An empty mask is an error of ours below.
+            warnings.simplefilter("ignore", MaskWarning)
+            mask = compute_multi_epi_mask(images, threshold=1.0, verbose=0)
     except _BROKEN as problem:
+        _check_alike(images, paths)
         raise DataError(f"{paths[0]}: no brain mask can be computed ({_short(problem)}); give mask") from None
     inside = np.asarray(mask.dataobj) > 0
     if not inside.any():
@@ -95,13 +106,28 @@ def check_same_space(image: Any, path: Path, space: VoxelSpace, mask: str) -> No
     )
 
 
-def masked(image: Any, path: Path, mask: Bool[np.ndarray, "i j k"]) -> Float[np.ndarray, "t x"]:
+def masked(
+    image: Any, path: Path, mask: Bool[np.ndarray, "i j k"], smooth: float | None = None
+) -> Float[np.ndarray, "t x"]:
     """Frames by voxels, float32; columns follow the mask in C order.
+
+    Args:
+        image: 4-D
+        path: of the image, for messages
+        mask: voxels to keep
+        smooth: width in mm (FWHM) of a Gaussian that every whole volume is smoothed with first; None = not at all
 
     Raises:
         DataError: the file ends before its data do
     """
-    return np.ascontiguousarray(_values(image, path)[mask].T)
+    values = _values(image, path)
+    if smooth is not None:
+        from nilearn.image import smooth_img
+
+        blurred = smooth_img(nibabel.Nifti1Image(values, image.affine), smooth).get_fdata(dtype=np.float32)
+        # nilearn takes NaN for 0; a voxel that was never measured stays so.
+        values = np.where(np.isfinite(values), blurred, values)
+    return np.ascontiguousarray(values[mask].T)
 
 
 def header_tr(image: Any, path: Path) -> float | None:
@@ -156,9 +182,24 @@ def _opened(path: Path) -> Any:
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     try:
-        return nibabel.load(path)
+        image = nibabel.load(path)
     except _BROKEN as problem:
         raise DataError(f"{path}: not a NIfTI image ({_short(problem)}); copy or convert it again") from None
+    if not isinstance(image, nibabel.spatialimages.SpatialImage):
+        raise DataError(f"{path}: {type(image).__name__}, not a volume. {SURFACES}")
+    return image
+
+
+def _check_alike(images: Sequence[Any], paths: Sequence[Path]) -> None:
+    """Every run can be read to its end and lies on the grid of the first.
+
+    Raises:
+        DataError: the first run that does not
+    """
+    for image, path in zip(images, paths, strict=True):
+        _values(image, path)
+        if image.shape[:3] != images[0].shape[:3] or not np.allclose(image.affine, images[0].affine, atol=1e-2):
+            raise DataError(f"{path}: another grid than {paths[0]}; give runs of one space, or a mask for each")
 
 
 def _values(image: Any, path: Path) -> Float[np.ndarray, "i j k"] | Float[np.ndarray, "i j k t"]:

@@ -216,22 +216,26 @@ class RecordedBrains(BrainSource):
             check_same_space(image, recording.bold, space, str(mask))
             header = None if self.tr is not None else header_tr(image, recording.bold)
             tr = repetition_time(recording.bold, header, recording.sidecar_tr, self.tr)
-            series = masked(image, recording.bold, space.mask)
+            series = masked(image, recording.bold, space.mask, self.cleaning.smooth)
             if recording.frames is not None:
                 series = series[slice(*recording.frames)]
             ignored = (*self.leave_out, UNLABELLED)
             events, out = without(recording.events(), ignored, recording.events_file)
             skipped[f"events of {' or '.join(ignored)}, left out"] += out
             check_within(events, len(series), tr, recording.events_file)
+            confounds = self._confounds(recording, len(series))
+            first = self.cleaning.dummies
+            if first > len(series) - 2:
+                raise DataError(f"{recording.bold}: {len(series)} volumes; cleaning.dummies={first} leaves no series")
             yield Run(
                 recording.subject,
                 recording.run,
                 recording.bold,
-                series,
+                series[first:],
                 tr,
-                recording.start,
+                recording.start + first * tr,
                 events,
-                self._confounds(recording, len(series)),
+                None if confounds is None else confounds[first:],
             )
 
     def _confounds(self, recording: Recording, frames: int) -> Any:

@@ -162,10 +162,16 @@ def _every_volume(experiment: FmriExperiment, known: Brains, files: Sequence[Pat
         image = open_bold(path)
         check_same_space(image, path, trained.space, "of the run")
         tr = repetition_time(path, None if source.tr else header_tr(image, path), None, source.tr)
-        cleaned = source.cleaning.apply(masked(image, path, trained.space.mask), tr)
+        whole = masked(image, path, trained.space.mask, source.cleaning.smooth)
+        first = source.cleaning.dummies
+        if first > len(whole) - 2:
+            raise DataError(
+                f"{path}: {len(whole)} volumes, of which the run's cleaning drops {first}; give a longer run"
+            )
+        cleaned = source.cleaning.apply(whole[first:], tr)
         series.append(cleaned.series)
         runs += [f"new-{k + 1}"] * len(cleaned.series)
-        onsets += [tr * i for i in range(len(cleaned.series))]
+        onsets += [tr * (first + i) for i in range(len(cleaned.series))]
     table = sample_table(label, runs, onsets, [known.candidates[0]] * len(runs))
     brain = Brain(label, np.concatenate(series).astype(np.float32), table, trained.space)
     return replace(known, name="new images", subjects={label: brain}, account=[])

@@ -130,6 +130,26 @@ def test_a_truncated_gzip_is_named(tmp_path: Path):
         open_bold(path)
 
 
+def test_the_run_that_keeps_a_mask_from_being_computed_is_named(folder: Path):
+    runs = [folder / "r1.nii", folder / "r2.nii"]
+    cut(runs[1])
+    with pytest.raises(DataError, match=r"r2\.nii: the file ends before its data do"):
+        brain_mask(runs)
+    write_image(runs[1], series()[:, :3])
+    with pytest.raises(DataError, match=r"r2\.nii: another grid than .*r1\.nii; give runs of one space"):
+        brain_mask(runs)
+
+
+def test_surfaces_are_refused_with_what_to_do(tmp_path: Path):
+    import nibabel
+
+    path = tmp_path / "hemi-L_bold.func.gii"
+    points = [nibabel.gifti.GiftiDataArray(np.zeros(9, np.float32)) for _ in range(3)]
+    nibabel.save(nibabel.gifti.GiftiImage(darrays=points), path)
+    with pytest.raises(DataError, match=r"func\.gii: GiftiImage, not a volume\. .*betas of vertices as arrays"):
+        open_bold(path)
+
+
 def test_nan_and_constant_voxels_are_counted_and_dropped_from_all_runs(folder: Path):
     values = series(1)
     values[0, 0, 0, 5], values[1, 1, 1, :] = np.nan, 3.0

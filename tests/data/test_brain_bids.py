@@ -104,6 +104,11 @@ def echoes(folder: Path) -> None:
         path.unlink()
 
 
+def surfaces(folder: Path) -> None:
+    for path in list(folder.rglob("*bold.nii.gz")):
+        path.rename(path.with_name(path.name.replace("bold.nii.gz", "bold.func.gii")))
+
+
 def twice(folder: Path) -> None:
     pd.DataFrame({"participant_id": ["sub-01", "sub-02", "sub-01"]}).to_csv(
         folder / "participants.tsv", sep="\t", index=False
@@ -128,6 +133,11 @@ SPOILED: dict[str, tuple[Callable[[Path], object], dict[str, object], str]] = {
         lambda f: [shutil.rmtree(p) for p in f.glob("sub-*")],
         {"derivatives": None},
         r"no sub-\*/func/\*_bold\.nii\.gz here",
+    ),
+    "surfaces only": (
+        surfaces,
+        {"derivatives": None},
+        r"runs on the surface only\. Surface data are not read as scans: give volumes",
     ),
     "no events": (
         lambda f: [p.unlink() for p in f.rglob("*events.tsv")],

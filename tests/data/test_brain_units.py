@@ -13,12 +13,13 @@ import pytest
 from data.brain.brain import Brain, Brains, sample_table
 from data.brain.clean import Cleaning, confounds_of, read_confounds
 from data.brain.evoked import canonical_rise, evoked_response
+from data.brain.images import masked, open_bold, read_mask
 from data.brain.nifti import NiftiBrains
 from data.brain.splits import CutRuns, LeaveRunsOut, Split
 from data.brain.units import Run, average_repeats, design, samples_of, separate_weights
 from data.errors import DataError
 from data.simulate.scans import response
-from tests.data.brain_files import series, write_events, write_image, write_mask
+from tests.data.brain_files import events_table, series, write_events, write_image, write_mask
 
 TR = 2.0
 
@@ -69,6 +70,8 @@ def test_units_of_the_scanner_can_be_kept():
     [
         ({"high_pass": 128.0}, "cleaning.high_pass: expected Hz between 0 and 1"),
         ({"high_pass": 0.01, "confounds": ["compcor"]}, "two high-pass filters"),
+        ({"smooth": 0.0}, "cleaning.smooth: expected mm above 0 and below 50"),
+        ({"dummies": -1}, "cleaning.dummies: expected a number of volumes, 0 or more"),
     ],
 )
 def test_senseless_cleaning_is_refused(options: dict, said: str):
@@ -89,6 +92,35 @@ def test_strategies_name_fmriprep_s_columns(tmp_path: Path):
     np.savetxt(tmp_path / "moest.txt", draw.normal(size=(40, 5)))
     with pytest.raises(DataError, match="5 columns without a header; expected six motion parameters"):
         read_confounds(tmp_path / "moest.txt")
+
+
+def test_smoothing_is_that_of_nilearn_s_masker_and_nan_stays_nan(tmp_path: Path):
+    from nilearn.maskers import NiftiMasker
+
+    path, mask = write_image(tmp_path / "r.nii", series(1)), write_mask(tmp_path / "m.nii")
+    inside = read_mask(mask).mask
+    theirs = NiftiMasker(mask_img=str(mask), smoothing_fwhm=6.0, standardize=None).fit_transform(str(path))
+    assert np.allclose(masked(open_bold(path), path, inside, 6.0), theirs, rtol=1e-5)
+    broken = series(1)
+    broken[0, 0, 0, 3] = np.nan
+    found = masked(open_bold(write_image(path, broken)), path, inside, 6.0)
+    assert np.argwhere(np.isnan(found)).tolist() == [[3, 0]]
+
+
+def test_dummies_are_dropped_and_the_clock_goes_on(tmp_path: Path):
+    """Samples are those of a scan whose first volumes never existed."""
+
+    def load(frames: np.ndarray, shift: float, dummies: int) -> np.ndarray:
+        bold = str(write_image(tmp_path / "r.nii", frames))
+        table = events_table().assign(onset=lambda t: t["onset"] - shift)
+        events = str(write_events(tmp_path / "e.tsv", table))
+        mask = str(write_mask(tmp_path / "m.nii"))
+        loaded = NiftiBrains([bold], 4.0, events=[events], mask=mask, cleaning=Cleaning(dummies=dummies)).load()
+        return loaded.subjects["01"].x
+
+    assert np.allclose(load(series(1), 0.0, 2), load(series(1)[..., 2:], 2 * TR, 0), atol=1e-5)
+    with pytest.raises(DataError, match=r"r\.nii: 40 volumes; cleaning\.dummies=39 leaves no series"):
+        load(series(1), 0.0, 39)
 
 
 def test_a_run_is_cleaned_by_itself(tmp_path: Path):
