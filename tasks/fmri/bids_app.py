@@ -83,8 +83,9 @@ def _decoded(
         return code
     for folder in sorted((run / "derivatives").glob("sub-*")):
         shutil.copytree(folder, out / folder.name, dirs_exist_ok=True)
-    for kind in (".tsv", ".json"):
-        shutil.copyfile(run / "derivatives" / f"metrics{kind}", out / f"{name}_metrics{kind}")
+    for table in sorted((run / "derivatives").glob("*.tsv")):
+        for kind in (".tsv", ".json"):
+            shutil.copyfile(table.with_suffix(kind), out / f"{name}_{table.stem}{kind}")
     shutil.copyfile(run / "report.html", out / f"{name}.html")
     for page in sorted(run.glob("brain-*.html")):
         shutil.copyfile(page, out / page.name)

@@ -38,12 +38,31 @@ def strength(maps: Mapping[str, Float[np.ndarray, " x"]]) -> Float[np.ndarray, "
 
 def slices(weights: Weights) -> Figure:
     """The slice through the largest weight of each map, side by side, on one scale."""
+    return _slices(
+        weights, f"weights-{_safe(weights.subject)}-{_safe(weights.arm)}",
+        f"Weights of {weights.arm}, subject {weights.subject}",
+        "Axial slice through the largest weight of each map, all on one scale, averaged over folds.",
+        "A weight says what the decoder uses, not where a class is represented.",
+    )  # fmt: skip
+
+
+def correlations(maps: Weights) -> Figure:
+    """Where features of what was shown predict the brain: the slice through the best voxel for each."""
+    return _slices(
+        maps, f"encoding-{_safe(maps.subject)}", f"Where features predict the brain, subject {maps.subject}",
+        "Correlation of predicted and measured responses on held-out samples, in the axial slice through the best "
+        "voxel of each, all on one scale.",
+        "",
+    )  # fmt: skip
+
+
+def _slices(weights: Weights, key: str, title: str, caption: str, caution: str) -> Figure:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure as Canvas
     from nilearn import plotting
 
-    subject, arm, space, maps = weights.subject, weights.arm, weights.space, weights.maps
+    space, maps = weights.space, weights.maps
     shown = dict(list(maps.items())[:MOST_SLICES])
     columns = min(4, len(shown))
     rows = math.ceil(len(shown) / columns)
@@ -66,12 +85,9 @@ def slices(weights: Weights) -> Figure:
         canvas.colorbar(ScalarMappable(Normalize(lowest, highest), colours), cax=scale)
     more = f" {len(maps) - len(shown)} more are in the derivatives." if len(maps) > len(shown) else ""
     voxels = count(int(space.mask.sum()), "voxel")
-    return Figure(
-        f"weights-{_safe(subject)}-{_safe(arm)}", _png(canvas), f"Weights of {arm}, subject {subject}",
-        "Axial slice through the largest weight of each map, all on one scale, averaged over folds. L and R as in the "
-        f"head.{more} A weight says what the decoder uses, not where a class is represented.",
-        voxels, f"Weight maps {', '.join(shown)} of subject {subject} in {voxels}.", wide=columns > 2,
-    )  # fmt: skip
+    words = " ".join(filter(None, [caption, f"L and R as in the head.{more}", caution]))
+    spoken = f"{title}: {', '.join(shown)} in {voxels}."
+    return Figure(key, _png(canvas), title, words, voxels, spoken, wide=columns > 2)
 
 
 def glass(weights: Weights) -> Figure:

@@ -150,7 +150,13 @@ def layer_features(model: nn.Module, layer: str, images: Float[Tensor, "n c h w"
     if layer not in modules:
         raise DataError(f"the model has no layer '{layer}'; it has {', '.join(list(modules)[1:9])}, ...")
     caught: list[Tensor] = []
-    handle = modules[layer].register_forward_hook(lambda _module, _given, y: caught.append(y.detach().flatten(1).cpu()))
+
+    def keep(_module: nn.Module, _given: object, y: Tensor | tuple[Tensor, ...]) -> None:
+        # Transformer layers of some versions return their states as the first of several.
+        states = y[0] if isinstance(y, tuple) else y
+        caught.append(states.detach().flatten(1).cpu())
+
+    handle = modules[layer].register_forward_hook(keep)
     training = model.training
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""Controls that belong to a run but to no arm: evoked response, other lags, refitted null, geometry, leaks.
+"""What belongs to a run but to no arm: evoked response, other lags, refitted null, leaks, geometry, features.
 
 Each is a unit of work of its own, `RUN/controls/NAME/NAME.csv`, so it can fail, be resumed and run in parallel.
 """
@@ -21,8 +21,9 @@ from tasks.experiment.units import Unit
 from tasks.fmri.baselines import Ridge
 from tasks.fmri.controls import lag_sweep, leakage
 from tasks.fmri.experiment import FmriExperiment, experiment_of
+from tasks.fmri.feature_units import BRAIN_SCORE, ENCODING, MODEL_RSA, compared, encoded, scored
 from tasks.fmri.permutation import ridge_null
-from tasks.fmri.rsa import noise_ceiling, rdms_of
+from tasks.fmri.rsa import between_people, geometries, noise_ceiling
 from tasks.fmri.unit import experiment_in_process
 
 EVOKED, LAG_SWEEP, LEAKAGE, REFITTED, GEOMETRY = "evoked", "lag-sweep", "leakage", "refitted", "geometry"
@@ -44,6 +45,7 @@ def units(experiment: FmriExperiment, config: dict[str, Any], run: Path) -> list
         raise ConfigError(f"controls.lags: {type(experiment.brains).__name__} has no lag to sweep; set it to null")
     brains = experiment.brains.load()
     whole_runs = all(len(brain.runs) > 1 for brain in brains.subjects.values())
+    conditions, featured = len(brains.candidates) >= FEWEST_CONDITIONS, bool(experiment.features)
     arm = experiment.control_arm
     ridge = isinstance(experiment.decoders[arm], Ridge) and arm not in experiment.left_out()
     wanted = {
@@ -51,7 +53,10 @@ def units(experiment: FmriExperiment, config: dict[str, Any], run: Path) -> list
         LAG_SWEEP: (swept, asked.lags is not None),
         LEAKAGE: (leaked, asked.leakage and whole_runs and not experiment.split.may_cut_runs),
         REFITTED: (refitted, asked.permutations > 0 and ridge and experiment.repeats == "keep"),
-        GEOMETRY: (geometry, asked.geometry and len(brains.candidates) >= FEWEST_CONDITIONS),
+        GEOMETRY: (geometry, asked.geometry and conditions),
+        ENCODING: (encoded, featured and asked.encoding),
+        MODEL_RSA: (compared, featured and asked.geometry and conditions),
+        BRAIN_SCORE: (scored, featured and asked.brain_score),
     }
     return [Unit(run / CONTROLS / name, of, {"config": config}) for name, (of, run_it) in wanted.items() if run_it]
 
@@ -106,31 +111,15 @@ def refitted(folder: Path, config: dict[str, Any]) -> None:
 
 
 def geometry(folder: Path, config: dict[str, Any]) -> None:
-    """Noise ceilings of the representational geometry: between the runs of a subject, and between subjects."""
+    """Representational geometry: noise ceilings and mean agreement between the runs of a subject, and subjects."""
     brains = experiment_in_process(json.dumps(config)).brains.load()
     rows = []
-    for subject, brain in brains.subjects.items():
-        per_run = [brains.only(list(of.index)) for _, of in brain.table.groupby("run", sort=False)]
-        whole = [part for part in per_run if set(part.table[brains.truth]) == set(brains.candidates)]
-        if len(whole) > 1:
-            rdms = np.stack([rdms_of(part)[subject] for part in whole])
-            rows.append(_ceiling_row(f"runs of subject {subject}", rdms))
-    seen = {s for s, b in brains.subjects.items() if set(b.table[brains.truth]) == set(brains.candidates)}
-    if len(seen) > 1:
-        every = rdms_of(brains.only(list(brains.table.index[brains.table["subject"].isin(seen)])))
-        rows.append(_ceiling_row("subjects", np.stack(list(every.values()))))
-    _write(folder, pd.DataFrame(rows, columns=["between", "low", "high", "rdms", "conditions"]))
-
-
-def _ceiling_row(between: str, rdms: np.ndarray) -> dict[str, Any]:
-    ceiling = noise_ceiling(rdms)
-    return {
-        "between": between,
-        "low": ceiling.low,
-        "high": ceiling.high,
-        "rdms": len(rdms),
-        "conditions": rdms.shape[1],
-    }
+    for between, rdms in geometries(brains).items():
+        ceiling = noise_ceiling(rdms)
+        alike = between_people(rdms)[np.triu_indices(len(rdms), 1)]
+        rows.append((between, ceiling.low, ceiling.high, alike.mean(), alike.min(), alike.max(), *rdms.shape[:2]))
+    columns = ["between", "low", "high", "alike", "least_alike", "most_alike", "rdms", "conditions"]
+    _write(folder, pd.DataFrame(rows, columns=columns))
 
 
 def _write(folder: Path, table: pd.DataFrame) -> None:

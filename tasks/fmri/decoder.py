@@ -90,6 +90,19 @@ class Scores:
         return cls(ids, np.concatenate([part.matrix for part in parts]), parts[0].candidates)
 
 
+@dataclass(frozen=True)
+class Reconstruction:
+    """What a decoder made of some samples, and what it should have made for each candidate.
+
+    Args:
+        made: a row per sample: target tokens, a latent or a picture
+        shown: the same of every candidate, in the order of `brains.candidates`
+    """
+
+    made: Float[np.ndarray, "n ..."]
+    shown: Float[np.ndarray, "k ..."]
+
+
 class Decoder(ABC):
     """Fit on training samples of any number of subjects, then score test samples against every candidate.
 
@@ -119,6 +132,10 @@ class Decoder(ABC):
 
     def maps(self, brains: Brains) -> dict[str, dict[str, Float[np.ndarray, " x"]]]:
         """Voxel weights after fitting: subject -> name of the map -> one value per voxel; empty without weights."""
+        return {}
+
+    def reconstructions(self, brains: Brains, ids: Sequence[str]) -> dict[str, Reconstruction]:
+        """What the decoder reconstructs of samples, by kind; empty when it only matches candidates."""
         return {}
 
 

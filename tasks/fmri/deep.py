@@ -21,7 +21,7 @@ from encoders.brain import MissingAdapter
 from tasks.experiment.fit import fit, forget
 from tasks.experiment.folder import fingerprint, write_whole
 from tasks.experiment.trainer import TrainerOptions
-from tasks.fmri.decoder import Decoder, Scores
+from tasks.fmri.decoder import Decoder, Reconstruction, Scores
 from tasks.fmri.models.losses import Schedule
 from tasks.fmri.models.low_level import LowLevel
 from tasks.fmri.models.options import Adapting, LowLevelOptions, PriorOptions
@@ -168,6 +168,18 @@ class DeepDecoder(Decoder):
                 parts.setdefault(kind, {}).update(zip(table.index, values, strict=True))
         return {kind: np.stack([of[i] for i in ids]) for kind, of in parts.items()}
 
+    def reconstructions(self, brains: Brains, ids: Sequence[str]) -> dict[str, Reconstruction]:
+        """What prior and low-level pipeline make of samples, where they were trained."""
+        if self.prior is None and self.low_level is None:
+            return {}
+        goals = {"tokens": self.target_set.tokens, "latents": self.target_set.latents}
+        found = {}
+        for kind, made in self.reconstruct(brains, ids).items():
+            goal = goals[kind]
+            assert goal is not None
+            found[kind] = Reconstruction(made, goal)
+        return found
+
     def _prepare(self, brains: Brains, rows: dict[str, tuple[np.ndarray, Any]], target_set: TargetSet) -> None:
         """Scalers, candidates and voxels of the training samples."""
         column = {name: k for k, name in enumerate(brains.candidates)}
@@ -249,8 +261,13 @@ class DeepDecoder(Decoder):
         return {
             **chosen,
             "batch": self.batch_size,
-            "targets": hashlib.sha256(self.target_set.tokens.tobytes()).hexdigest(),
+            "targets": self._fingerprint(),
         }
+
+    def _fingerprint(self) -> str:
+        """Of everything that is to be reached."""
+        parts = (self.target_set.tokens, self.target_set.texts, self.target_set.latents)
+        return hashlib.sha256(b"".join(b"-" if part is None else part.tobytes() for part in parts)).hexdigest()
 
     def _parts(self) -> dict[str, Any]:
         named = {"model": self.model, "prior": self.prior, "low_level": self.low_level}

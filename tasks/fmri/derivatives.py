@@ -33,8 +33,22 @@ _COLUMNS = {
 
 
 @dataclass(frozen=True)
+class MapKind:
+    """What the values of a voxel map are: the suffix of its files, and the words of its sidecar."""
+
+    suffix: str
+    said: str
+
+
+WEIGHTS = MapKind("weights", "Weight of each voxel for each label, mean over folds; the grid and affine of the data.")
+CORRELATIONS = MapKind(
+    "statmap", "Correlation of predicted and measured responses on held-out samples; the grid and affine of the data."
+)
+
+
+@dataclass(frozen=True)
 class Weights:
-    """Weight maps of one decoder in one subject: where the voxels are, and a value per voxel for each label."""
+    """Voxel maps of one decoder in one subject: where the voxels are, and a value per voxel for each label."""
 
     subject: str
     arm: str
@@ -108,9 +122,14 @@ def write_subject(
 
 
 def write_weights(
-    out: Path, brains: Brains, arm: str, maps: Mapping[str, Mapping[str, np.ndarray]], facts: Mapping[str, Any]
+    out: Path,
+    brains: Brains,
+    arm: str,
+    maps: Mapping[str, Mapping[str, np.ndarray]],
+    facts: Mapping[str, Any],
+    kind: MapKind = WEIGHTS,
 ) -> list[Path]:
-    """Write weight maps as `sub-01/func/sub-01_label-FACE_desc-ARM_weights.nii.gz`, where the data have an affine.
+    """Write voxel maps as `sub-01/func/sub-01_label-FACE_desc-ARM_weights.nii.gz`, where the data have an affine.
 
     Args:
         out: the derivatives dataset
@@ -118,6 +137,7 @@ def write_weights(
         arm: which decoder
         maps: subject -> label -> a value per voxel
         facts: what the sidecar says beside the labels
+        kind: of the values
     """
     written = []
     for subject, of in maps.items():
@@ -130,39 +150,35 @@ def write_weights(
         write_whole(mask, _gzipped(nib.Nifti1Image(space.mask.astype(np.uint8), space.affine)))
         written.append(mask)
         for name, values in of.items():
-            path = _weights_path(folder, subject, entity(name), arm)
+            path = _map_path(folder, subject, entity(name), arm, kind)
             write_whole(path, _gzipped(image(space, values)))
             written.append(path)
-        sidecar = folder / f"sub-{subject}_desc-{entity(arm)}_weights.json"
-        said = {
-            **facts,
-            "Decoder": arm,
-            "Labels": {entity(name): name for name in of},
-            "Description": "Weight of each voxel for each label, mean over folds; the grid and affine of the data.",
-        }
+        sidecar = folder / f"sub-{subject}_desc-{entity(arm)}_{kind.suffix}.json"
+        labels = {entity(name): name for name in of}
+        said = {**facts, "Decoder": arm, "Labels": labels, "Description": kind.said}
         write_whole(sidecar, json.dumps(said, indent=2))
         written.append(sidecar)
     return written
 
 
-def read_weights(out: Path) -> list[Weights]:
-    """The weight maps of a derivatives dataset, in the order of their subjects and decoders."""
+def read_weights(out: Path, kind: MapKind = WEIGHTS) -> list[Weights]:
+    """The voxel maps of one kind in a derivatives dataset, in the order of their subjects and decoders."""
     found = []
-    for sidecar in sorted(out.glob("sub-*/func/*_weights.json")):
+    for sidecar in sorted(out.glob(f"sub-*/func/*_{kind.suffix}.json")):
         said = json.loads(sidecar.read_text())
         subject = sidecar.parent.parent.name.removeprefix("sub-")
         mask: Any = nib.load(sidecar.with_name(f"sub-{subject}_desc-decoded_mask.nii.gz"))
         space = VoxelSpace(np.asarray(mask.dataobj) > 0, np.asarray(mask.affine, dtype=float))
         maps = {}
         for label, name in said["Labels"].items():
-            volume: Any = nib.load(_weights_path(sidecar.parent, subject, label, said["Decoder"]))
+            volume: Any = nib.load(_map_path(sidecar.parent, subject, label, said["Decoder"], kind))
             maps[name] = np.asarray(volume.dataobj)[space.mask]
         found.append(Weights(subject, said["Decoder"], space, maps))
     return found
 
 
-def _weights_path(folder: Path, subject: str, label: str, arm: str) -> Path:
-    return folder / f"sub-{subject}_label-{label}_desc-{entity(arm)}_weights.nii.gz"
+def _map_path(folder: Path, subject: str, label: str, arm: str, kind: MapKind) -> Path:
+    return folder / f"sub-{subject}_label-{label}_desc-{entity(arm)}_{kind.suffix}.nii.gz"
 
 
 def image(space: VoxelSpace, values: Float[np.ndarray, " x"]) -> nib.Nifti1Image:
@@ -175,6 +191,34 @@ def write_metrics(out: Path, summary: pd.DataFrame, facts: Mapping[str, Any]) ->
     said = {name: {"Description": words} for name, words in _METRICS.items() if name in summary}
     return _table_with_sidecar(out / "metrics", summary, facts, said)
 
+
+def write_comparison(out: Path, name: str, rows: pd.DataFrame, facts: Mapping[str, Any]) -> list[Path]:
+    """Write what was compared with the brains (encoding, geometry, Brain-Score) as `NAME.tsv` with its sidecar."""
+    said = {column: {"Description": words} for column, words in _COMPARED.items() if column in rows}
+    return _table_with_sidecar(out / name.replace("-", ""), rows, facts, said)
+
+
+_COMPARED = {
+    "features": "Model of what was shown.",
+    "model": "Model of what was shown.",
+    "between": "Whose geometries: of the runs of a subject, or of subjects.",
+    "mean": "Mean over voxels of the correlation of predicted and measured responses on held-out samples.",
+    "median": "Median over voxels of the same.",
+    "best": "Highest over voxels of the same.",
+    "significant": "Voxels above p95.",
+    "p95": "95th percentile under permuted labels; of encoding, that of the best voxel.",
+    "value": "The measurement.",
+    "low": "Lower end of the 95 % interval; of a noise ceiling, its lower end.",
+    "high": "Upper end of the same.",
+    "score": "r squared / ceiling.",
+    "r": "Median over voxels, mean over splits of the correlation on held-out stimuli.",
+    "ceiling": "Split-half reliability of the responses (Spearman-Brown), median over voxels.",
+    "shuffled": "r (of encoding, the mean over voxels) when the features belong to other candidates.",
+    "measure": "What was measured of a reconstruction.",
+    "chance": "What a guess reaches, or the originals of the other candidates.",
+    "mean_picture": "What the mean of all originals reaches.",
+    "note": "What a reader has to know, or why there is no number.",
+}
 
 _METRICS = {
     "arm": "Decoder, baseline or control.",

@@ -33,7 +33,7 @@ class Encoding:
     """How well voxels of one subject are predicted.
 
     Args:
-        r: Pearson r of predicted and measured values over all held-out samples; nan for a constant voxel
+        r: Pearson r of predicted and measured values on held-out samples, mean over folds; nan for a constant voxel
         p95: the r that the best of all voxels reaches in 5 % of permutations within runs (family-wise threshold)
         n: held-out samples
     """
@@ -58,6 +58,9 @@ def encode(
     seed: int = 0,
 ) -> dict[str, Encoding]:
     """Predict the voxels of every subject from features of the candidates.
+
+    Correlations are within folds, averaged over them. Over all folds at once, features that say nothing would correlate
+    negatively: what a training side has too much of, the held-out side has too little of.
 
     Args:
         brains: what was measured
@@ -90,8 +93,9 @@ def encode(
             standard, bands = Standard(seen), [(space, Standard(space[rows])) for space in spaces.values()]
             ready = [own(space[rows]) for space, own in bands]
             model = fit_voxels(ready, standard(seen), alphas, seen_table["run"], seed)
-            predicted.setdefault(subject, []).append(model([own(space[rows_test]) for space, own in bands]))
-            measured.setdefault(subject, []).append(standard(x))
+            told = model([own(space[rows_test]) for space, own in bands])
+            predicted.setdefault(subject, []).append(_within_fold(told))
+            measured.setdefault(subject, []).append(_within_fold(standard(x)))
             asked.setdefault(subject, []).extend(table.index)
     return {
         subject: _judged(
@@ -166,6 +170,14 @@ def _judged(
     r = pearson_of_units(predicted, measured)
     best = [float((a[order] * b).mean(axis=0).max()) for order in permuted_within_runs(table, permutations, seed)]
     return Encoding(r, float(np.quantile(best, 0.95)) if best else np.nan, len(predicted))
+
+
+def _within_fold(values: Float[np.ndarray, "n x"]) -> Float[np.ndarray, "n x"]:
+    """Standardised over the samples of a fold, so that a pooled correlation is the mean of those of the folds.
+
+    Fewer than three samples have no correlation of their own and stay as they are.
+    """
+    return _standard(values) if len(values) > 2 else values
 
 
 def _standard(values: Float[np.ndarray, "n x"]) -> Float[np.ndarray, "n x"]:

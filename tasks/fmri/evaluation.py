@@ -14,6 +14,7 @@ from tasks.experiment.compare import percentile_interval, resample
 from tasks.experiment.folder import RunError, write_whole
 from tasks.fmri.metrics import MEASURES, compare_judged, judge, places, retrieval, summary, top_k, two_way
 from tasks.fmri.permutation import permuted_within_runs
+from tasks.fmri.reconstructed import COLUMNS, judged_reconstructions
 from tasks.fmri.results import Results, read
 from tasks.fmri.unit import WHO, read_scores
 
@@ -35,7 +36,8 @@ _WORTH: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 def evaluate_run(run: Path, draws: int = 1000) -> Results:
-    """Measure whatever units of a run are finished; write `summary.csv`, `classes.csv` and `comparisons.csv`.
+    """Measure whatever units of a run are finished; write `summary.csv`, `classes.csv` and `comparisons.csv`, and
+    `reconstruction.csv` where something was reconstructed.
 
     Args:
         run: the run folder
@@ -59,6 +61,15 @@ def evaluate_run(run: Path, draws: int = 1000) -> Results:
     write_whole(run / "summary.csv", pd.DataFrame(rows).to_csv(index=False))
     classes = [row for arm in judged for row in _class_rows(arm, judged[arm], len(results.candidates), unit, draws)]
     compared = _compared(results, judged, unit, draws)
+    networks = (results.config.get("controls") or {}).get("networks") or {}
+    made = [
+        row
+        for arm in judged
+        for row in judged_reconstructions(run, arm, judged[arm], results.candidates, unit, draws, networks)
+    ]
+    if made:
+        table = pd.DataFrame(made, columns=list(COLUMNS)).assign(cuts_runs=results.leaks)
+        write_whole(run / "reconstruction.csv", table.to_csv(index=False))
     for name, table in (("classes", pd.DataFrame(classes)), ("comparisons", compared)):
         write_whole(run / f"{name}.csv", table.assign(cuts_runs=results.leaks).to_csv(index=False))
     return read(run)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from data.brain.splits import Splitting
 from tasks.experiment.config import build, overlay_values, resolve
 from tasks.experiment.folder import RunFolder
 from tasks.fmri.decoder import Decoder
+from tasks.fmri.targets import Targets
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,11 @@ class Controls:
         leakage: decode with random folds that cut runs as well, to show what the leak is worth
         arm: the baseline that sweep and leakage comparison use; null = the first one
         evoked: draw the class-blind evoked response, which shows whether the stated lag is right
-        geometry: noise ceilings of the representational geometry, between runs and between subjects
+        geometry: noise ceilings of the representational geometry, between runs and between subjects; with `features`,
+            their geometry beside it
+        encoding: with `features`, predict every voxel from them
+        brain_score: with `features`, the Brain-Score protocol
+        networks: local folders of vision models (transformers) that judge reconstructed pictures, by name
     """
 
     permutations: int = 1000
@@ -32,6 +37,9 @@ class Controls:
     arm: str | None = None
     evoked: bool = True
     geometry: bool = True
+    encoding: bool = True
+    brain_score: bool = True
+    networks: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.permutations < 0:
@@ -53,6 +61,8 @@ class FmriExperiment:
         model: the decoder under test
         baselines: decoders without randomness on the same folds, by the name the report gives them
         rivals: other decoders, trained and scored like `model`, by name
+        features: models of what was shown, an embedding of each candidate; each is set beside the brains by encoding,
+            geometry and Brain-Score
         repeats: `keep` every sample, or `average` the repeats of a stimulus within each side of a split
         controls: lag sweep, leakage, permutation, evoked response
         runs: folder that run folders go to, as `<runs>/fmri/<name>`
@@ -72,6 +82,7 @@ class FmriExperiment:
         "tasks.fmri.nested",
         "tasks.fmri.volumes",
         "tasks.fmri.targets",
+        "tasks.fmri.picture_targets",
         "tasks.fmri.transfer",
         "tasks.fmri.models.trunks",
         "tasks.fmri.deep",
@@ -85,6 +96,7 @@ class FmriExperiment:
         model: Decoder,
         baselines: dict[str, Decoder] | None = None,
         rivals: dict[str, Decoder] | None = None,
+        features: dict[str, Targets] | None = None,
         repeats: Literal["keep", "average"] = "keep",
         controls: Controls = CONTROLS,
         runs: str = "runs",
@@ -92,10 +104,16 @@ class FmriExperiment:
         self.name, self.runs = name, runs
         self.brains, self.split, self.repeats = brains, split, repeats
         self.model, self.baselines, self.rivals = model, baselines or {}, rivals or {}
-        self.controls = controls
+        self.features, self.controls = features or {}, controls
         for arm in {**self.baselines, **self.rivals}:
             if arm == name or "/" in arm or arm == "controls":
                 raise ValueError(f"'{arm}' cannot name a baseline or a rival of run '{name}'; choose another name")
+        for feature, of in self.features.items():
+            if of.from_brains:
+                raise ValueError(
+                    f"features.{feature}: {type(of).__name__} is made of the brains it would be compared with; give "
+                    "features of what was shown"
+                )
         both = self.baselines.keys() & self.rivals.keys()
         if both:
             raise ValueError(f"'{min(both)}' names a baseline and a rival; give one of them another name")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Mapping, Sequence
 
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
@@ -141,6 +143,35 @@ def evoked(table: pd.DataFrame) -> Figure:
     return Figure(
         "evoked", drawn.svg, "Is the stated lag right?", caption, n,
         f"Response over time, highest {peak:g} s after the labelled onset; stated lag {lag:g} s.",
+    )  # fmt: skip
+
+
+def picture_rows(
+    shown: Float[np.ndarray, "n i j 3"], made: Float[np.ndarray, "n i j 3"], names: Sequence[str]
+) -> Figure:
+    """What was shown above what was made of the brain, column by column.
+
+    Args:
+        shown, made: pictures from 0 to 1
+        names: of the columns
+    """
+    canvas = Canvas(figsize=(1.15 * len(names) + 0.6, 2.9))
+    axes = canvas.subplots(2, len(names), squeeze=False)
+    for row, (words, pictures) in enumerate((("shown", shown), ("decoded", made))):
+        for column, (name, picture) in enumerate(zip(names, pictures, strict=True)):
+            axes[row, column].imshow(picture, interpolation="nearest")
+            axes[row, column].set(xticks=[], yticks=[])
+            axes[row, column].spines[:].set_visible(False)
+            if row == 0:
+                axes[row, column].set_title(textwrap.shorten(name, 14, placeholder="…"), fontsize=9)
+        axes[row, 0].set_ylabel(words, fontsize=9)
+    out = io.BytesIO()
+    canvas.savefig(out, format="png", dpi=110, facecolor="white", bbox_inches="tight", metadata={"Software": None})
+    n = count(len(names), "sample")
+    return Figure(
+        "reconstructed", out.getvalue(), "What was shown, and what was decoded",
+        "The first held-out sample of each candidate in the first fold, not the best ones.", n,
+        f"Pictures of {', '.join(names)}, each above its reconstruction.",
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from data.errors import DataError
-from tasks.experiment.compare import Comparison, paired_difference, percentile_interval, resample
+from tasks.experiment.compare import Comparison, Interval, paired_difference, percentile_interval, resample
 from tasks.fmri.decoder import Scores
 
 MEASURES = ("accuracy", "two_way", "top5")
@@ -111,6 +111,19 @@ def summary(
             (metric, interval.value, interval.low, interval.high, chance[metric], len(judged), counts.shape[1], note)
         )
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def interval_over(
+    judged: pd.DataFrame, values: Float[np.ndarray, " n"], unit: str = "run", draws: int = 1000, seed: int = 0
+) -> Interval:
+    """The mean of one number per sample, with its 95 % interval over resampled units.
+
+    Args:
+        judged: of `judge`; says which unit each sample belongs to
+        values: in the order of its rows
+        unit, draws, seed: see `summary`
+    """
+    return percentile_interval(_means(values, *_drawn(judged, unit, draws, seed)))
 
 
 def compare_judged(

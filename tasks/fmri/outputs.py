@@ -8,9 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from tasks.fmri.derivatives import decoded_table, describe, write_metrics, write_subject, write_weights
+from tasks.experiment.state import CONTROLS
+from tasks.fmri.control_units import GEOMETRY
+from tasks.fmri.derivatives import (
+    CORRELATIONS,
+    decoded_table,
+    describe,
+    write_comparison,
+    write_metrics,
+    write_subject,
+    write_weights,
+)
 from tasks.fmri.evaluation import ALL
 from tasks.fmri.experiment import FmriExperiment
+from tasks.fmri.feature_units import BRAIN_SCORE, ENCODING, MODEL_RSA
 from tasks.fmri.results import Results
 from tasks.fmri.unit import read_maps
 
@@ -33,6 +44,13 @@ def write_outputs(results: Results, experiment: FmriExperiment, out: Path) -> li
     if results.summary is not None:
         written += write_metrics(out, results.summary, {"Run": results.own, **setting(results)})
     written += _decoded(results, out)
+    for name in (GEOMETRY, ENCODING, MODEL_RSA, BRAIN_SCORE):
+        if (table := results.controls.get(name)) is not None:
+            written += write_comparison(out, name, table, setting(results))
+    if results.reconstruction is not None:
+        written += write_comparison(out, "reconstruction", results.reconstruction, setting(results))
+    predicted = read_maps(results.path / CONTROLS / ENCODING / "maps.npz")
+    written += write_weights(out, brains, ENCODING, predicted, setting(results), CORRELATIONS)
     for arm in dict.fromkeys([results.own, experiment.control_arm]):
         written += write_weights(out, brains, arm, mean_maps(results.path, arm), setting(results))
     return written

