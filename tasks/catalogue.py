@@ -118,6 +118,14 @@ def reproduction(key: str) -> Callable[[bool], Result]:
     return lambda small: run(folder, small)
 
 
+def reproduction_page(key: str, result: Any, path: Path) -> Path:
+    """Write a reproduction as a page, with what the paper's module draws of it (`figures(rows)`), if anything."""
+    from tasks.reproduce.page import write
+
+    draw = getattr(importlib.import_module(PAPERS[key].module), "figures", None)
+    return write(result, PAPERS[key].title, [] if draw is None else draw(result["rows"]), path)
+
+
 def bench(key: str) -> Callable[[], dict[str, Any]]:
     """The function that runs a bench.
 

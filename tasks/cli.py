@@ -131,13 +131,16 @@ def demo(runs: Annotated[Path, typer.Option(help="where run folders go")] = Path
 def reproduce(
     paper: Annotated[str, typer.Argument(help="key; `fusion list papers` shows them")],
     small: Annotated[bool, typer.Option("--small", help="the form that ends within three minutes")] = False,
+    report: Annotated[Path | None, typer.Option(help="write the rows and their figures as a page")] = None,
     write: Annotated[bool, typer.Option("--write", help="put the table into ./REPRODUCED.md")] = False,
     json: Json = False,
 ) -> int:
     """Published figures beside ours: one row each, with the tolerance and why."""
-    from tasks.catalogue import PAPERS, reproduction
+    from tasks.catalogue import PAPERS, reproduction, reproduction_page
 
     result = reproduction(paper)(small)
+    if report is not None:
+        reproduction_page(paper, result, report)
     if write:
         from importlib import import_module
 

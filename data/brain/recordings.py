@@ -176,6 +176,8 @@ class RecordedBrains(BrainSource):
         table = pd.concat(rows, ignore_index=True)
         inside = space.mask.copy()
         inside[space.mask] = usable
+        if self.mask_file(subject) is None and any(recording.mask is None for recording in recordings):
+            account.append(f"subject {subject}: no mask beside its runs; one was computed from them by nilearn")
         account.append(
             f"subject {subject}: {len(table)} {self.unit} of {table[self.truth].nunique()} {_plural(self.truth)} in "
             f"{len(samples)} runs, {int(usable.sum())} voxels, lag {self.lag:g} s"

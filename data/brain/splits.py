@@ -138,7 +138,11 @@ class _ByRuns(Splitting):
                 raise DataError(sentence)
             brains.note(f"left out: {sentence}")
         if not held_out:
-            raise DataError(f"{brains.name}: no subject has enough runs for {type(self).__name__}; give more runs")
+            most = max(len(brain.runs) for brain in brains.subjects.values())
+            raise DataError(
+                f"{brains.name}: no subject has enough runs for {type(self).__name__} (at most {most}); give "
+                "more runs, or ask for folds within a run by name (CutRuns), which leak"
+            )
         table = brains.table[brains.table["subject"].isin(list(held_out))]
         folds = []
         for k in range(max(map(len, held_out.values()))):

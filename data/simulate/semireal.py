@@ -74,7 +74,7 @@ class SemiRealBrains(BrainSource):
             f"spaces of {self.voxels[0]} to {self.voxels[1]} and noise {self.noise:g} times the signal are simulated, "
             f"seed {self.seed}"
         ]
-        return self._aimed(Brains("semi-real", subjects, account, sorted(names), "stimulus"))
+        return self._aimed(Brains("semi-real brains (simulated voxels)", subjects, account, sorted(names), "stimulus"))
 
     def _brain(
         self, person: str, rdm: np.ndarray, kinds: list[str], names: list[str], draw: np.random.Generator

@@ -5,6 +5,7 @@ Voxels are centred (and, but for correlation, scaled) by the training samples of
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -165,7 +166,10 @@ class ShrinkageLDA(Linear):
     def solve(
         self, x: Float[np.ndarray, "n x"], of: Int[np.ndarray, " n"], classes: int, seed: int
     ) -> tuple[Float[np.ndarray, "x k"], Float[np.ndarray, " k"]]:
-        return _coefficients(LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(x, of))
+        with warnings.catch_warnings():
+            # A class with one training sample has no spread of its own, and that is all there is to say of it.
+            warnings.filterwarnings("ignore", message="Only one sample available")
+            return _coefficients(LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(x, of))
 
 
 def _coefficients(model: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from data.brain.order import natural
 from data.errors import DataError
 from tasks.experiment.compare import percentile_interval, resample
 from tasks.experiment.folder import RunError, write_whole
@@ -109,10 +110,13 @@ def _arm_rows(
 ) -> Iterator[dict[str, Any]]:
     """Every metric of an arm, of all subjects together and of each."""
     own = results.predictions[results.predictions["arm"] == arm]
-    subjects = [ALL, *dict.fromkeys(judged["subject"])] if judged["subject"].nunique() > 1 else [ALL]
-    for subject in subjects:
+    people = sorted(judged["subject"].unique(), key=natural)
+    for subject in [ALL, *people] if len(people) > 1 else [ALL]:
         part = judged if subject == ALL else judged[judged["subject"] == subject]
         inner = unit if subject == ALL or unit != "subject" else "run"
+        if inner == "run" and len(part[["subject", "run"]].drop_duplicates()) == 1:
+            # Resampling one run gives it back: an interval of no width, which would be believed.
+            inner = "sample"
         rows = summary(part, len(results.candidates), unit=inner, draws=draws)
         null = _null(own[own["sample"].isin(part.index)], results.candidates, permutations)
         for row in rows.to_dict("records"):

@@ -7,6 +7,7 @@ nothing of the brains. Where data do not allow a comparison, its row says why.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -119,8 +120,11 @@ def _scores(brain: Brain, brains: Brains, spaces: Spaces) -> Iterator[dict[str, 
             "voxels": responses.shape[-1],
         }  # fmt: skip
         try:
-            found = brain_score(space[seen], responses, kinds)
-            floor = brain_score(space[seen][order], responses[:, 0] if repeats > 1 else responses, kinds)
+            with warnings.catch_warnings():
+                # The row's note says it.
+                warnings.filterwarnings("ignore", message="brain score: ")
+                found = brain_score(space[seen], responses, kinds)
+            floor = brain_score(space[seen][order], responses.mean(axis=1) if repeats > 1 else responses, kinds)
         except DataError as why:
             yield said | {"note": str(why)}
             continue

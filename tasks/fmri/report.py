@@ -107,7 +107,8 @@ def result_figures(results: Results) -> Iterator[Figure]:
         values = {arm: [board.interval(arm, "accuracy", subject) for subject in board.subjects] for arm in arms}
         yield figures.by_group(
             "subjects", board.subjects, values, title="Accuracy per subject", axis="Accuracy",
-            caption="Intervals: 95 %, bootstrap over the subject's runs.", n=n, lines=board.reference("accuracy"),
+            caption="Intervals: 95 %, bootstrap over the subject's runs, or its samples where it has one run.", n=n,
+            lines=board.reference("accuracy"),
         )  # fmt: skip
 
 

@@ -163,7 +163,11 @@ def by_subject(board: Scoreboard) -> MetricTable | None:
         )
         for subject in board.subjects
     ]
-    return MetricTable(columns, rows, "Accuracy per subject; intervals over the subject's runs.")
+    return MetricTable(
+        columns,
+        rows,
+        "Accuracy per subject; intervals over the subject's runs, or over its samples where it has one run.",
+    )
 
 
 def leakage_rows(table: pd.DataFrame) -> Iterator[list[Any]]:

@@ -137,6 +137,21 @@ def test_arms_that_are_fitted_per_subject_are_left_out_where_a_subject_is_new(
     assert "'ridge' is left out: it is fitted per subject, and split subject-01 has no training sample" in said
 
 
+def test_a_subject_with_one_scored_run_has_an_interval_over_its_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Resampling a single run gives it back: an interval of no width."""
+    labels = [f"{k}" for k in range(9, 15)]
+    config = toy_config(tmp_path / "runs", controls={"permutations": 0, "leakage": False, "geometry": False})
+    config["brains"]["init_args"]["subjects"] = labels
+    assert fmri(monkeypatch, "train", "-c", written(tmp_path, config), "--folds", "0", "--quiet") == 0
+    summary = pd.read_csv(tmp_path / "runs" / "fmri" / "toy" / "summary.csv", dtype={"subject": str})
+    rows = summary[(summary["arm"] == "toy") & (summary["metric"] == "accuracy")]
+    assert list(rows["subject"]) == ["all", *labels], "in the order people count"
+    assert rows["note"].iloc[0] == "interval over 6 units: subject"
+    assert set(rows["note"].iloc[1:]) == {"interval over 3 units: sample"}
+
+
 def test_repeats_are_averaged_within_each_side_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     halves = {"class_path": "RunFolds", "init_args": {"folds": 2}}
     config = toy_config(tmp_path / "runs", repeats="average", split=halves, model=ARMS["Ridge"])
@@ -170,7 +185,7 @@ def test_seeds_are_averaged_and_baselines_run_once(tmp_path: Path, monkeypatch: 
         (["train", "-c", "CONFIG", "controls.lags=[0.0,5.0]"], "controls.lags: ToyBrains has no lag to sweep"),
         (["train", "-c", "CONFIG", "repeats=sum"], "repeats: expected one of keep, average, found 'sum'"),
         (["train", "-c", "CONFIG", "--folds", "9"], "--folds 9: toy has folds 0 to 3"),
-        (["train", "-c", "CONFIG", "brains.runs=1"], "no subject has enough runs for LeaveRunsOut; give more runs"),
+        (["train", "-c", "CONFIG", "brains.runs=1"], "no subject has enough runs for LeaveRunsOut (at most 1)"),
         (["train", "-c", "CONFIG", "split.runs=0"], "runs=0: at least 1"),
         (["train", "-c", "survival/demo"], "task: this config is for another task than fmri"),
         (["train", "-c", "_base/fmri_bids", "name=x", "brains.folder=gone"], "BidsBrains"),
