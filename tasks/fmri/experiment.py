@@ -79,6 +79,7 @@ class FmriExperiment:
         "data.simulate.semireal",
         "tasks.fmri.baselines",
         "tasks.fmri.alignment",
+        "tasks.fmri.pooled",
         "tasks.fmri.nested",
         "tasks.fmri.volumes",
         "tasks.fmri.targets",
