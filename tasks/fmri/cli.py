@@ -123,6 +123,27 @@ def explain(
         print(path)
 
 
+@app.command()
+def rsa(
+    rdms: Annotated[Path, typer.Argument(help="dissimilarities of several people: npz, npy or mat")],
+    models: Annotated[
+        list[Path] | None, typer.Option(help="table with a column per model, or dissimilarities; repeatable")
+    ] = None,
+    key: Annotated[str | None, typer.Option(help="which array of an npz")] = None,
+    draws: Annotated[int, typer.Option(min=1, help="permutations and resamples")] = 1000,
+    json: Json = False,
+) -> None:
+    """Noise ceiling, identification and models of dissimilarities that are computed already."""
+    from tasks.fmri.rsa_files import compare_files
+
+    rows = compare_files(rdms, models or [], key, draws)
+    if json:
+        print_json(rows)
+        return
+    for part in rows.values():
+        print_table(part)
+
+
 @app.command(hidden=True)
 def bids_app(
     bids: Annotated[Path, typer.Argument(help="BIDS dataset or BIDS derivatives, e.g. of fMRIPrep")],

@@ -80,7 +80,7 @@ def common_voxels(brains: Brains) -> dict[str, Bool[np.ndarray, " x"]]:
         for subject, own in others:
             if own != wide:
                 raise DataError(
-                    f"Pooled: {wide} voxels in subject {first} and {own} in subject {subject}, their places are not known; "
+                    f"Pooled: {wide} voxels in subject {first} and {own} in subject {subject}, their places not known; "
                     "give all subjects in one space, or a decoder with adapters"
                 )
         return {subject: np.ones(wide, dtype=bool) for subject in widths}
