@@ -23,7 +23,8 @@ def compare_files(
     Args:
         brains: of people, see `read_rdms`
         models: a table (tsv or csv) with a row per condition in the order of the dissimilarities, each column a model:
-            text is a category, numbers are a position, a column that numbers the rows is left out; or dissimilarities (npy, npz, mat), averaged over people
+            text is a category, numbers are a position, and one that numbers the rows is left out; or dissimilarities
+            (npy, npz, mat), averaged over people
         key: of the array in an npz with several
         draws: permutations of the conditions, and resamples of people
 
