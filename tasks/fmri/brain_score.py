@@ -20,6 +20,9 @@ from torch import Tensor, nn
 
 from data.errors import DataError
 
+FEWEST = 10
+"""Stimuli; with fewer, a tenth held out is none."""
+
 
 @dataclass(frozen=True)
 class BrainScore:
@@ -70,8 +73,11 @@ def brain_score(
     """
     if len(features) != len(responses):
         raise DataError(f"{len(features)} stimuli with features and {len(responses)} with responses; align them first")
-    if len(features) < 10 or not (np.isfinite(features).all() and np.isfinite(responses).all()):
-        raise DataError(f"{len(features)} stimuli; at least 10 are needed, all values finite")
+    if len(features) < FEWEST:
+        raise DataError(f"{len(features)} stimuli; Brain-Score needs at least {FEWEST} to hold some out")
+    for name, values in (("features", features), ("responses", responses)):
+        if not np.isfinite(values).all():
+            raise DataError(f"{name} hold NaN or infinite values; leave those stimuli or units out")
     mean = responses.mean(axis=1) if responses.ndim == 3 else responses
     constant = np.ptp(mean, axis=0) == 0
     per_split = []

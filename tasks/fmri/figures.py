@@ -209,7 +209,7 @@ def picture_rows(
     return Figure(
         "reconstructed", out.getvalue(), "What was shown, and what was decoded",
         "The first held-out sample of each candidate in the first fold, not the best ones.", n,
-        f"Pictures of {', '.join(names)}, each above its reconstruction.",
+        f"Pictures of {', '.join(names)}, each above its reconstruction.", wide=len(names) > 4,
     )  # fmt: skip
 
 

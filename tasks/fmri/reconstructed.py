@@ -86,6 +86,7 @@ def judged_reconstructions(
             measures = _measures(of, truth)
             if as_pictures(of) is not None:
                 judges = judges or {name: local_model(folder) for name, folder in networks.items()}
+                measures = {name.replace("correlation", "PixCorr"): values for name, values in measures.items()}
                 measures |= _of_pictures(of, truth, judges)
             parts.append(pd.DataFrame(measures, index=kept.ids))
         means = pd.concat(parts).groupby(level=0, sort=False).mean()
@@ -132,7 +133,7 @@ def _of_pictures(
     made, shown = pictures
     mean = np.broadcast_to(shown.mean(axis=0), made.shape)
     flat = (mean.reshape(len(made), -1), shown.reshape(len(shown), -1))
-    found = {"correlation|mean_picture": correlations(*flat)[np.arange(len(made)), truth]}
+    found = {"PixCorr|mean_picture": correlations(*flat)[np.arange(len(made)), truth]}
     if made.shape[1] >= SMALLEST:
         another = (truth + 1) % len(shown)
         found["SSIM"], found["SSIM|chance"] = ssim(made, shown[truth]), ssim(made, shown[another])

@@ -74,9 +74,10 @@ def reconstruction_parts(results: Results) -> Iterator[Part]:
             "kind": "what", "measure": "measure", "value": "value", "interval": "95 % interval", "chance": "chance",
             "mean_picture": "mean picture", "n": "samples",
         },
-        "Reconstruction of held-out samples: correlation with the own original (of pictures: PixCorr), identification "
-        "among all originals by that correlation, structural similarity, and identification by a network's features. "
-        "Chance is a guess, or what the originals of other candidates reach in the place of the own.",
+        "Reconstruction of held-out samples: correlation with the own original (of pictures: of their pixels, "
+        "PixCorr), identification among all originals by that correlation, structural similarity, and identification "
+        "by a network's features. Chance is a guess, or what the originals of other candidates reach in the place of "
+        "the own.",
     )  # fmt: skip
     yield from picture_figures(results)
 

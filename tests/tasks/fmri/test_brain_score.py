@@ -133,3 +133,13 @@ def test_the_features_of_a_layer_are_what_it_computes():
     assert net.training
     with pytest.raises(DataError, match="the model has no layer 'conv9'; it has 0, 1, 2, 3"):
         layer_features(net, "conv9", images)
+
+
+def test_what_cannot_be_scored_is_said():
+    draw = np.random.default_rng(0)
+    with pytest.raises(DataError, match="9 stimuli; Brain-Score needs at least 10 to hold some out"):
+        brain_score(draw.standard_normal((9, 3)), draw.standard_normal((9, 4)))
+    broken = draw.standard_normal((12, 4))
+    broken[3, 1] = np.nan
+    with pytest.raises(DataError, match="responses hold NaN or infinite values; leave those stimuli or units out"):
+        brain_score(draw.standard_normal((12, 3)), broken)

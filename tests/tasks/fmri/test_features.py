@@ -110,7 +110,7 @@ def test_what_data_do_not_allow_is_said_on_the_page(tmp_path: Path, monkeypatch:
     page = (tmp_path / "runs" / "fmri" / "featured" / "report.html").read_text()
     assert "encoding chooses its penalties on held-out runs and found one run only" in page
     assert "all its dissimilarities are equal" in page
-    assert "4 stimuli; at least 10 are needed" in page
+    assert "4 stimuli; Brain-Score needs at least 10" in page
 
 
 def test_features_made_of_the_brains_are_refused(

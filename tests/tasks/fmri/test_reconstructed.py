@@ -56,9 +56,9 @@ def test_tokens_and_pictures_are_judged_beside_chance_and_the_mean_picture(run: 
     rows = pd.read_csv(run / "reconstruction.csv").set_index(["kind", "measure"])
     assert set(rows["arm"]) == {"made"}
     assert rows.loc[("latents", "two-way"), "value"] > 0.6, "noise is weak"
-    assert rows.loc[("latents", "correlation"), "value"] > rows.loc[("latents", "correlation"), "chance"]
+    assert rows.loc[("latents", "PixCorr"), "value"] > rows.loc[("latents", "PixCorr"), "chance"]
     assert rows.loc[("tokens", "top-1"), "chance"] == pytest.approx(0.2)
-    assert 0 < rows.loc[("latents", "correlation"), "mean_picture"] < 1
+    assert 0 < rows.loc[("latents", "PixCorr"), "mean_picture"] < 1
     assert {"SSIM"} <= set(rows.loc["latents"].index)
     assert (rows["n"] == 2 * 2 * 5).all()
     assert (run / "derivatives" / "reconstruction.tsv").is_file()
@@ -85,10 +85,10 @@ def test_a_perfect_reconstruction_is_perfect_and_the_mean_picture_is_not(tmp_pat
     shown = np.random.default_rng(0).random((5, 3, 12, 12)).astype(np.float32)
     truth = [3, 0, 1, 1]
     of = {row["measure"]: row for row in kept(tmp_path, shown[truth], shown, truth)}
-    for measure in ("two-way", "top-1", "correlation", "SSIM"):
+    for measure in ("two-way", "top-1", "PixCorr", "SSIM"):
         assert of[measure]["value"] == pytest.approx(1)
         assert of[measure]["chance"] < 0.6
-    assert of["correlation"]["mean_picture"] < 0.6
+    assert of["PixCorr"]["mean_picture"] < 0.6
     again = read_reconstructed(tmp_path, "arm")[0]
     assert again.ids == [f"01/{k}" for k in range(4)]
 
@@ -98,7 +98,7 @@ def test_the_same_picture_for_everybody_is_chance(tmp_path: Path):
     same = np.repeat(shown.mean(axis=0, keepdims=True), 5, axis=0)
     of = {row["measure"]: row for row in kept(tmp_path, same, shown, list(range(5)))}
     assert of["two-way"]["value"] == pytest.approx(0.5)
-    assert of["correlation"]["value"] == pytest.approx(of["correlation"]["mean_picture"], abs=1e-6)
+    assert of["PixCorr"]["value"] == pytest.approx(of["PixCorr"]["mean_picture"], abs=1e-6)
 
 
 def test_latents_that_are_no_pictures_have_no_pixels_to_judge(tmp_path: Path):
