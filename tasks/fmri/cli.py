@@ -149,7 +149,9 @@ def bids_app(
     bids: Annotated[Path, typer.Argument(help="BIDS dataset or BIDS derivatives, e.g. of fMRIPrep")],
     out: Annotated[Path, typer.Argument(help="folder of the derivatives")],
     level: Annotated[Literal["participant", "group"], typer.Argument(help="one by one, or all together")],
-    lag: Annotated[float, typer.Option(help="seconds from a labelled onset to the response that is decoded")],
+    lag: Annotated[
+        float | None, typer.Option(help="seconds from a labelled onset to the response that is decoded; no default")
+    ] = None,
     participant_label: Annotated[list[str] | None, typer.Option(help="without sub-; by default all")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE; repeatable")] = None,
     config: Configs = None,
@@ -158,6 +160,12 @@ def bids_app(
     quiet: Quiet = False,
 ) -> int:
     """Decode a BIDS dataset and write BIDS derivatives."""
+    if lag is None:
+        raise typer.BadParameter(
+            "say how many seconds after a labelled onset the response is decoded: about 5 where events hold times of "
+            "presentation, 0 where they are shifted already (the report shows which)",
+            param_hint="--lag",
+        )
     speak_up(quiet)
     from tasks.fmri.bids_app import run_bids_app
 

@@ -93,7 +93,7 @@ def test_new_images_are_decoded_volume_by_volume(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["BIDS", "OUT", "participant"], "Missing option '--lag'"),
+        (["BIDS", "OUT", "participant"], "--lag: say how many seconds after a labelled onset the response is decoded"),
         (["gone", "OUT", "participant", "--lag", "5"], "gone: no such folder; give a BIDS dataset"),
         (["OUT", "OUT", "participant", "--lag", "5"], "no sub-01, sub-02, ... here"),
         (["BIDS", "OUT", "participant", "--lag", "5", "--participant-label", "09"], "sub-09: objects: no subject 09"),
