@@ -23,7 +23,7 @@ from tasks.experiment.signatures import ConfigError
 from tasks.fmri.brain_score import brain_score
 from tasks.fmri.encoding import Spaces, encode
 from tasks.fmri.experiment import FmriExperiment
-from tasks.fmri.rsa import compare_rdms, geometries, rdm
+from tasks.fmri.rsa import compare_rdms, geometries, pairs, rdm
 from tasks.fmri.unit import experiment_in_process, write_maps
 
 ENCODING, MODEL_RSA, BRAIN_SCORE = "encoding", "model-rsa", "brain-score"
@@ -92,6 +92,8 @@ def compared(folder: Path, config: dict[str, Any]) -> None:
             said = {"between": between, "model": name, "distance": distance, "rdms": len(rdms)}
             try:
                 own = rdm(space, "correlation" if distance == "correlation" else "euclidean")
+                if np.ptp(pairs(own)) < 1e-9:
+                    raise DataError("sets all candidates equally far apart, so it has no geometry to compare")
                 found = compare_rdms({name: own}, rdms, draws=experiment.controls.permutations or 1)
                 rows.append({**found.iloc[0].to_dict(), **said})
             except DataError as why:

@@ -35,10 +35,10 @@ def feature_parts(results: Results) -> Iterator[Part]:
                 "p95": "threshold", "significant": "voxels above", "voxels": "of", "n": "samples",
             },
             "Encoding: how well features of what was shown predict each voxel (ridge; penalties chosen on whole "
-            "training runs). Correlation with the measured response over all held-out samples. The threshold is what "
-            "the best of all voxels reaches in 5 % of label shuffles within runs. Shuffled: the same features "
-            "given to other candidates. Where held-out samples show what also trained, these predict as well, and only "
-            "what lies above them speaks for the features.",
+            "training runs). Correlation with the measured response of held-out samples, mean over folds. The "
+            "threshold is what the best of all voxels reaches in 5 % of label shuffles within runs. Shuffled: the same "
+            "features given to other candidates. Where held-out samples show what also trained, these predict as well, "
+            "and only what lies above them speaks for the features.",
         )  # fmt: skip
         yield from encoding_figures(results)
     if geometry is not None:

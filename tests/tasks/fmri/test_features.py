@@ -109,7 +109,7 @@ def test_what_data_do_not_allow_is_said_on_the_page(tmp_path: Path, monkeypatch:
     assert fmri(monkeypatch, "train", "-c", given, "--quiet") == 0
     page = (tmp_path / "runs" / "fmri" / "featured" / "report.html").read_text()
     assert "encoding chooses its penalties on held-out runs and found one run only" in page
-    assert "all its dissimilarities are equal" in page
+    assert "classes: sets all candidates equally far apart" in page
     assert "4 stimuli; Brain-Score needs at least 10" in page
 
 
