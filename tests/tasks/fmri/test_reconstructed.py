@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from data.errors import DataError
 from tasks.fmri.decoder import Reconstruction
 from tasks.fmri.reconstructed import as_pictures, judged_reconstructions, read_reconstructed, write_reconstructed
 from tests.tasks.fmri.runs import ARMS, fmri, written
@@ -70,7 +71,9 @@ def test_the_page_shows_pictures_under_what_was_shown(run: Path):
     assert "What was shown, and what was decoded" in page
 
 
-def kept(tmp_path: Path, made: np.ndarray, shown: np.ndarray, truth: list[int]) -> list[dict]:
+def kept(
+    tmp_path: Path, made: np.ndarray, shown: np.ndarray, truth: list[int], networks: dict[str, str] | None = None
+) -> list[dict]:
     """The measures of reconstructions that are given."""
     ids = [f"01/{k}" for k in range(len(made))]
     unit = tmp_path / "arm" / "fold0-seed1"
@@ -78,7 +81,7 @@ def kept(tmp_path: Path, made: np.ndarray, shown: np.ndarray, truth: list[int]) 
     write_reconstructed(unit / "reconstructed.npz", ids, {"latents": Reconstruction(made, shown)})
     (unit / "done.json").write_text("{}")
     judged = pd.DataFrame({"truth": [CANDIDATES[k] for k in truth], "subject": "01", "run": "1"}, index=ids)
-    return list(judged_reconstructions(tmp_path, "arm", judged, CANDIDATES, "sample", 20, {}))
+    return list(judged_reconstructions(tmp_path, "arm", judged, CANDIDATES, "sample", 20, networks or {}))
 
 
 def test_a_perfect_reconstruction_is_perfect_and_the_mean_picture_is_not(tmp_path: Path):
@@ -108,3 +111,19 @@ def test_latents_that_are_no_pictures_have_no_pixels_to_judge(tmp_path: Path):
     rows = kept(tmp_path, latents, latents, list(range(5)))
     assert [row["measure"] for row in rows] == ["two-way", "top-1", "correlation"]
     assert np.isnan(rows[2]["mean_picture"])
+
+
+def test_a_network_judges_pictures(tmp_path: Path):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=16, patch_size=8
+    )
+    transformers.ViTModel(config).save_pretrained(tmp_path / "vit")
+    (tmp_path / "vit" / "preprocessor_config.json").write_text('{"size": {"height": 16, "width": 16}}')
+    shown = np.random.default_rng(0).random((5, 3, 16, 16)).astype(np.float32)
+    rows = kept(tmp_path, shown, shown, list(range(5)), {"vit": str(tmp_path / "vit")})
+    (judged,) = [row for row in rows if row["measure"] == "two-way, vit"]
+    assert judged["value"] == pytest.approx(1)
+    assert judged["chance"] == 0.5
+    with pytest.raises(DataError, match="no such folder; give a local folder with a vision model"):
+        kept(tmp_path / "again", shown, shown, list(range(5)), {"vit": str(tmp_path / "none")})
