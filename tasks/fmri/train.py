@@ -12,7 +12,7 @@ from data.brain.brain import Brains
 from tasks.experiment.config import merge
 from tasks.experiment.console import print_table
 from tasks.experiment.folder import write_whole
-from tasks.experiment.signatures import named_class, options
+from tasks.experiment.signatures import ConfigError, named_class, options
 from tasks.experiment.task import Plan, Task
 from tasks.experiment.units import Unit
 from tasks.fmri import control_units, unit
@@ -37,6 +37,9 @@ class Fmri(Task):
         return {**tree, "model": _two_epochs(tree.get("model"), "model"), **({"rivals": rivals} if rivals else {})}
 
     def plan(self, experiment: FmriExperiment) -> Plan:
+        for name, network in experiment.controls.networks.items():
+            if not Path(network).is_dir():
+                raise ConfigError(f"controls.networks.{name}: {network} is no folder; give a local vision model")
         brains = experiment.brains.load()
         return Plan(
             account="\n".join(brains.account),

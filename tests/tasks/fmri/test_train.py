@@ -183,6 +183,7 @@ def test_seeds_are_averaged_and_baselines_run_once(tmp_path: Path, monkeypatch: 
         (["train", "-c", "CONFIG", "controls.permutations=-1"], "controls.permutations: expected at least 0, found -1"),
         (["train", "-c", "CONFIG", "controls.arm=ridgee"], "controls.arm: no baseline 'ridgee'; there are chance"),
         (["train", "-c", "CONFIG", "controls.lags=[0.0,5.0]"], "controls.lags: ToyBrains has no lag to sweep"),
+        (["train", "-c", "CONFIG", "controls.networks={dino: gone}"], "controls.networks.dino: gone is no folder"),
         (["train", "-c", "CONFIG", "repeats=sum"], "repeats: expected one of keep, average, found 'sum'"),
         (["train", "-c", "CONFIG", "--folds", "9"], "--folds 9: toy has folds 0 to 3"),
         (["train", "-c", "CONFIG", "brains.runs=1"], "no subject has enough runs for LeaveRunsOut (at most 1)"),
