@@ -10,7 +10,7 @@ FAST := not slow and not gpu
 # Shapes and types of these rooms' functions are checked while their tests run; Triton kernels cannot be wrapped.
 ROOMS := fusion,encoders,data,tasks
 
-.PHONY: demo test slow lint format bench clean
+.PHONY: demo test slow ranks lint format bench clean
 
 demo: $(STAMP)
 	$(BIN)/fusion demo
@@ -24,6 +24,10 @@ test: $(STAMP)
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -n $(JOBS) -m slow $(ARGS)
+
+# Two processes on the CPU against one: losses and gradients of 20 steps.
+ranks: $(STAMP)
+	$(BIN)/python -m pytest -m slow tests/tasks/test_ranks.py $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

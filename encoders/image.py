@@ -77,7 +77,7 @@ class ImageEncoder(Encoder):
             torch.from_numpy(np.ascontiguousarray(raw))
             .to(self.device)
             .contiguous(memory_format=torch.channels_last)
-            .float()
+            .to(self.mean.dtype)
         )
         if self.side is not None and tuple(x.shape[2:]) != (self.side, self.side):
             x = F.interpolate(x, (self.side, self.side), mode="bicubic", antialias=True, align_corners=False)

@@ -17,11 +17,15 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.strategies import DDPStrategy
 
 from tasks.experiment.folder import RunError
-from tasks.experiment.signatures import named_class
+from tasks.experiment.launch import in_rank
+from tasks.experiment.ranks import TellParts, shared
+from tasks.experiment.signatures import ConfigError, named_class
 from tasks.experiment.trainer import TrainerOptions
 
 CHECKPOINT = "last.ckpt"
@@ -62,13 +66,14 @@ class WholeCheckpoints(TorchCheckpointIO):
 
 
 class StepSeed(Callback):
-    """Draw every step's randomness (dropout, noise) from the seed, the epoch and the batch number alone."""
+    """Draw every step's randomness (dropout, noise) from the seed, the epoch, the batch number and the rank alone."""
 
     def __init__(self, seed: int):
         self.seed = seed
 
     def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
-        torch.manual_seed((self.seed * 1_000_003 + trainer.current_epoch) * 1_000_003 + batch_idx)
+        own = (trainer.global_rank * 1_000_003 + self.seed) * 1_000_003 + trainer.current_epoch
+        torch.manual_seed((own * 1_000_003 + batch_idx) % 2**63)
 
 
 class SaveEpochs(Callback):
@@ -141,8 +146,14 @@ def fit(
         seed: of this unit
         callbacks: the task's own
         max_epochs: instead of the one in `options`
+
+    Raises:
+        ConfigError: several devices, and the module cannot share a batch with other processes
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if options.devices > 1:
+        loader, told = _shared_out(module, loader, options.devices)
+        callbacks = (told, *callbacks)
     torch.set_num_threads(options.threads)
     for chatty in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -159,12 +170,14 @@ def fit(
             max_epochs=epochs,
             accelerator=options.accelerator,
             devices=options.devices,
-            strategy=options.strategy,
+            strategy=_strategy(options),
             precision=options.precision,
             accumulate_grad_batches=options.accumulate_grad_batches,
             gradient_clip_val=options.gradient_clip_val,
             deterministic=options.deterministic,
-            plugins=[WholeCheckpoints()],
+            # Never SLURM's: a unit inside a job has the devices of its own machine.
+            plugins=[WholeCheckpoints(), LightningEnvironment()],
+            use_distributed_sampler=False,
             logger=[CSVLogger(folder, name="", version=f"log-{sitting}"), *loggers(options.loggers)],
             callbacks=[StepSeed(seed), *callbacks, SaveEpochs(folder), *progress],
             enable_checkpointing=False,
@@ -173,6 +186,24 @@ def fit(
             num_sanity_val_steps=0,
         )
         trainer.fit(module, loader, ckpt_path=newest_checkpoint(folder), weights_only=True)
+
+
+def _strategy(options: TrainerOptions) -> Any:
+    """What the config names; `ddp` also where a step leaves parameters alone: no patient of it may have slides."""
+    if options.devices > 1 and options.strategy in ("auto", "ddp"):
+        return DDPStrategy(find_unused_parameters=True)
+    return options.strategy
+
+
+def _shared_out(module: L.LightningModule, loader: Any, devices: int) -> tuple[Any, Callback]:
+    """A loader of this rank's part of every batch, and the callback that tells the module who has how much."""
+    if not getattr(module, "joins_ranks", False) or not in_rank():
+        raise ConfigError(
+            f"trainer.devices={devices}: {type(module).__name__} learns on one device; leave it at 1 and run units "
+            "beside one another with --jobs"
+        )
+    loader = shared(loader, int(os.environ["LOCAL_RANK"]), devices)
+    return loader, TellParts(loader.batch_sampler)
 
 
 def loggers(specifications: list[dict[str, Any]]) -> list[Any]:

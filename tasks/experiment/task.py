@@ -147,6 +147,7 @@ class Task(ABC):
                     folder.path / arm / f"fold{fold}-seed{seed}",
                     self.unit,
                     {"config": config, "arm": arm, "fold": fold, "seed": seed},
+                    1 if arm in plan.seedless else devices(config),
                 )
                 for fold in chosen
                 for arm in plan.arms
@@ -161,6 +162,11 @@ class Task(ABC):
             for line in plan.failures:
                 say(line, self.name)
             return SOME_FAILED if failed or plan.failures else DONE
+
+
+def devices(config: Mapping[str, Any]) -> int:
+    """How many devices a unit of this config trains on."""
+    return int((config.get("trainer") or {}).get("devices", 1))
 
 
 def task_named(name: object) -> Task:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+SEVERAL_DEVICES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
+
 
 @dataclass(frozen=True)
 class TrainerOptions:
@@ -13,8 +15,9 @@ class TrainerOptions:
     Attributes:
         max_epochs: passes over the training cases
         accelerator: where to compute
-        devices: how many devices one unit uses
-        strategy: Lightning's strategy name, for example `ddp`
+        devices: how many devices of one machine a unit uses; a batch is shared out among them, so its size and what is
+            learnt from it stay the same
+        strategy: Lightning's name of how devices work together: `auto`, `ddp` or one of its variants
         precision: of numbers; `mixed` keeps the weights in float32
         accumulate_grad_batches: batches per optimiser step
         gradient_clip_val: largest gradient norm, null = no clipping
@@ -40,3 +43,8 @@ class TrainerOptions:
         for name in ("max_epochs", "devices", "accumulate_grad_batches", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"trainer.{name}: expected at least 1, found {getattr(self, name)}")
+        if self.devices > 1 and self.strategy not in SEVERAL_DEVICES:
+            raise ValueError(
+                f"trainer.strategy: for {self.devices} devices expected one of {', '.join(SEVERAL_DEVICES)}, "
+                f"found '{self.strategy}'"
+            )

@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from tasks.experiment.engine import stream
 from tasks.experiment.folder import RunError, fingerprint, write_whole
+from tasks.experiment.launch import run_in_ranks
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,13 @@ class Unit:
         folder: the unit's own folder
         function: importable function called as `function(folder=folder, **arguments)`; may return facts for done.json
         arguments: plain (JSON-like) arguments
+        ranks: processes that run the function together, one for each device it trains on
     """
 
     folder: Path
     function: Callable[..., dict[str, Any] | None]
     arguments: dict[str, Any]
+    ranks: int = 1
 
     @property
     def fingerprint(self) -> str:
@@ -48,6 +51,12 @@ class Unit:
         except (OSError, json.JSONDecodeError):
             return False
         return bool(said.get("fingerprint") == self.fingerprint)
+
+    def run(self) -> dict[str, Any]:
+        """Call the function, whatever it was called for before."""
+        arguments = {"folder": self.folder, **self.arguments}
+        facts = self.function(**arguments) if self.ranks == 1 else run_in_ranks(self.function, arguments, self.ranks)
+        return facts or {}
 
 
 @dataclass(frozen=True)
@@ -70,7 +79,7 @@ def run_unit(unit: Unit) -> Outcome:
         (unit.folder / "error.txt").unlink(missing_ok=True)
         # One thread each: units beside one another do not wait for one another, and `--jobs` changes no number.
         with _logged(unit.folder / "log.txt"), threadpool_limits(1):
-            facts = unit.function(folder=unit.folder, **unit.arguments) or {}
+            facts = unit.run()
         seconds = time.perf_counter() - start
         done = {"fingerprint": unit.fingerprint, "seconds": round(seconds, 3), **facts}
         write_whole(unit.folder / "done.json", json.dumps(done, indent=2))

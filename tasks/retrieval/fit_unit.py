@@ -19,6 +19,7 @@ from data.errors import DataError
 from data.pairs.items import Gallery, Pairs
 from tasks.experiment.fit import fit, forget
 from tasks.experiment.order import EpochOrder
+from tasks.experiment.signatures import ConfigError
 from tasks.experiment.trainer import TrainerOptions
 from tasks.retrieval.feed import Feed, feeds, learn
 from tasks.retrieval.objectives import Objective
@@ -129,11 +130,16 @@ def fit_towers(
 
     Raises:
         DataError: no training pairs or no validation items
+        ConfigError: a batch cannot be shared out evenly to the devices
     """
     matched, galleries = training_pairs(pairs), validation_galleries(pairs)
     learn(towers.left, pairs.left, sorted({left for left, _ in matched}))
     learn(towers.right, pairs.right, sorted({right for _, right in matched}))
     size = min(options.batch_size, len(matched))
+    if size % trainer.devices:
+        raise ConfigError(
+            f"fit.batch_size: {size} pairs cannot be shared out evenly to trainer.devices={trainer.devices}"
+        )
     steps = trainer.max_epochs * (len(matched) // size)
     parts = towers, objective, optimizer, feeds(towers, pairs, features), pairs, options.warmup, steps
     task = RetrievalTask(*parts) if options.chunk is None else ChunkedRetrievalTask(*parts, chunk=options.chunk)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -11,29 +9,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from fusion.tokens import Tokens
+from tasks.experiment.ranks import Gather, ranks
 from tasks.retrieval.two_towers import Encoded
-
-
-def ranks() -> int:
-    """How many processes train together; 1 without a process group."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-class _Gather(torch.autograd.Function):
-    """Concatenate over ranks; the gradient of a rank's part is the sum over what every rank made of it."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        parts = [torch.empty_like(x) for _ in range(ranks())]
-        dist.all_gather(parts, x.contiguous())
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        gradient = gradient.contiguous()
-        dist.all_reduce(gradient)
-        own = len(gradient) // ranks()
-        return gradient[dist.get_rank() * own : (dist.get_rank() + 1) * own]
 
 
 def gather_rows(rows: Int[Tensor, " a"]) -> Int[Tensor, " b"]:
@@ -49,7 +26,7 @@ def gather_rows(rows: Int[Tensor, " a"]) -> Int[Tensor, " b"]:
     found = sorted({int(size) for size in sizes})
     if len(found) > 1:
         raise ValueError(f"ranks hold batches of {found[0]} and {found[-1]} items; drop the last incomplete batch")
-    return _Gather.apply(rows)  # type: ignore[no-any-return]
+    return Gather.apply(rows)  # type: ignore[no-any-return]
 
 
 def gather(encoded: Encoded, send_half: bool = False) -> Encoded:
@@ -68,7 +45,7 @@ def gather(encoded: Encoded, send_half: bool = False) -> Encoded:
     dist.all_reduce(longest, dist.ReduceOp.MAX)
     pad = int(longest) - encoded.x.shape[1]
     sent = torch.float16 if send_half else encoded.x.dtype
-    x = _Gather.apply(F.pad(encoded.x, (0, 0, 0, pad)).to(sent)).to(encoded.x.dtype)
-    keep = _Gather.apply(F.pad(encoded.keep, (0, pad)).to(torch.uint8)).bool()
-    vector = _Gather.apply(encoded.global_vector.to(sent)).to(encoded.global_vector.dtype)
+    x = Gather.apply(F.pad(encoded.x, (0, 0, 0, pad)).to(sent)).to(encoded.x.dtype)
+    keep = Gather.apply(F.pad(encoded.keep, (0, pad)).to(torch.uint8)).bool()
+    vector = Gather.apply(encoded.global_vector.to(sent)).to(encoded.global_vector.dtype)
     return Encoded(Tokens(x, keep), vector)

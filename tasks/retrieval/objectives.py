@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from fusion.alignment import Temperature, partner_cross_entropy
 from fusion.tokens import Tokens
 from kernels.max_similarity import max_similarity
-from tasks.retrieval.gather import gather, gather_rows, ranks
+from tasks.experiment.ranks import ranks
+from tasks.retrieval.gather import gather, gather_rows
 from tasks.retrieval.scores import Score
 from tasks.retrieval.two_towers import Encoded
 

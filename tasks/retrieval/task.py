@@ -37,6 +37,8 @@ class RetrievalTask(L.LightningModule):
         steps: of the whole training
     """
 
+    joins_ranks = True
+
     def __init__(
         self,
         towers: TwoTowers,
@@ -58,7 +60,7 @@ class RetrievalTask(L.LightningModule):
         return self._noted(self.objective(*embedded, *batch, self.pairs.relevance), len(batch[0]))
 
     def _noted(self, loss: Tensor, pairs: int) -> Tensor:
-        self.log("train_loss", loss, batch_size=pairs, on_step=False, on_epoch=True, prog_bar=True)
+        self.log("train_loss", loss, batch_size=pairs, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True)
         return loss
 
     def configure_optimizers(self) -> Any:
@@ -88,6 +90,8 @@ class ChunkedRetrievalTask(RetrievalTask):
         chunk: pairs that are embedded at once
         options: those of `RetrievalTask`
     """
+
+    joins_ranks = False
 
     def __init__(self, *options: Any, chunk: int):
         super().__init__(*options)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import lightning as L
 import torch
+import torch.distributed as dist
 from jaxtyping import Float
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.optim import Optimizer
 
 from data.cohort.batch import PatientBatch
+from tasks.experiment.ranks import gathered
 from tasks.survival.concordance import harrell
 from tasks.survival.follow_up import FollowUp
 from tasks.survival.losses import SurvivalLoss
@@ -26,7 +29,13 @@ class SurvivalTask(L.LightningModule):
         model: patients to logits
         loss: logits to loss and risk
         optimizer: built from the parameters
+
+    Attributes:
+        parts: how many patients of the batch each rank has, told before every step; None in one process
     """
+
+    joins_ranks = True
+    parts: list[int] | None = None
 
     def __init__(self, model: SurvivalModel, loss: SurvivalLoss, optimizer: Callable[[Iterable[Tensor]], Optimizer]):
         super().__init__()
@@ -37,8 +46,11 @@ class SurvivalTask(L.LightningModule):
         self.trainer.train_dataloader.dataset.set_epoch(self.current_epoch)  # type: ignore[union-attr]
 
     def training_step(self, batch: PatientBatch, _: int) -> Tensor:
-        loss = self.loss(self.model(batch), batch)
-        self.log("train_loss", loss, batch_size=len(batch), on_step=False, on_epoch=True, prog_bar=True)
+        prediction = self.model(batch)
+        if self.parts is not None:
+            prediction, batch = of_all_ranks(prediction, batch, self.parts)
+        loss = self.loss(prediction, batch)
+        self.log("train_loss", loss, batch_size=len(batch), on_step=False, on_epoch=True, prog_bar=True, sync_dist=True)
         return loss
 
     def transfer_batch_to_device(self, batch: PatientBatch, device: torch.device, dataloader_idx: int) -> PatientBatch:
@@ -46,6 +58,41 @@ class SurvivalTask(L.LightningModule):
 
     def configure_optimizers(self) -> Optimizer:
         return self.optimizer(self.parameters())
+
+
+def of_all_ranks(prediction: Prediction, batch: PatientBatch, parts: Sequence[int]) -> tuple[Prediction, PatientBatch]:
+    """What all ranks say about all patients of a batch, so that any loss of theirs is the loss of one process.
+
+    Args:
+        prediction: of this rank's patients
+        batch: this rank's patients
+        parts: how many patients each rank has; 0 = what it holds is a stand-in
+
+    Returns:
+        logits and terms of everybody, with gradients, and the outcomes and covariates of everybody without their
+        patches, genes and names
+    """
+    own = parts[dist.get_rank()]
+    logits = gathered(prediction.logits, parts)
+    one_each = [1] * len(parts)
+    losses = {}
+    for name, term in prediction.losses.items():
+        count = prediction.counted.get(name, torch.tensor(len(batch))).to(term) * (own > 0)
+        weighted = gathered(torch.stack([term * count, count])[None], one_each).sum(dim=0)
+        losses[name] = weighted[0] / weighted[1].clamp(min=1)
+    fields = ("genes_present", "covariates", "offset", "time", "event", "bins")
+    everyone = {name: gathered(getattr(batch, name), parts) for name in fields}
+    bare = replace(
+        batch,
+        **everyone,
+        case_id=[""] * sum(parts),
+        patches=logits.new_zeros(sum(parts), 0, batch.patches.shape[2]),
+        slide_keep=torch.zeros(sum(parts), 0, dtype=torch.bool, device=logits.device),
+        grid=None,
+        slide=None,
+        genes={},
+    )
+    return Prediction(logits, losses), bare
 
 
 @torch.no_grad()

@@ -21,11 +21,13 @@ class Prediction:
         logits: hazard logits of each time bin, or one log risk, `[b, k]`
         losses: terms the model adds to the training loss, by name, already weighted
         attention: who looked where, by name, for explanations; no gradient
+        counted: how many patients a term of `losses` is averaged over, where that is not the whole batch
     """
 
     logits: Float[Tensor, "b k"]
     losses: dict[str, Tensor] = field(default_factory=dict)
     attention: dict[str, Tensor] = field(default_factory=dict)
+    counted: dict[str, Tensor] = field(default_factory=dict)
 
 
 class MissingModality(ValueError):

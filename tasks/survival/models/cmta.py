@@ -141,11 +141,12 @@ class CMTA(SurvivalModel):
 
     def _predict(self, slide: Tokens, genes: Tokens) -> Prediction:
         fused = self.core({"slide": slide, "genes": genes})
-        vectors, losses = [], {}
+        vectors, losses, counted = [], {}, {}
         for name, stand_in in (("slide", "slide_from_genes"), ("genes", "genes_from_slide")):
             pair = [fused.summaries[name], fused.summaries[stand_in]]
             there = [fused.present[name], fused.present[stand_in]]
             absent = getattr(self, f"{name}_absent") if self.exact else pair[0].new_zeros(WIDTH)
             vectors.append(mean_of_present(pair, there, absent))
             losses[f"align_{name}"] = self.align(*pair, there[0] & there[1])
-        return Prediction(self.head(vectors), losses)
+            counted[f"align_{name}"] = (there[0] & there[1]).sum()
+        return Prediction(self.head(vectors), losses, counted=counted)

@@ -67,7 +67,7 @@ class OffsetFusion(SurvivalModel):
         correction = self.reach * torch.tanh(inside.logits / self.reach)
         losses = dict(inside.losses)
         losses["shrinkage"] = self.shrinkage * correction.square().mean()
-        return Prediction(self._start(batch.offset) + correction, losses, inside.attention)
+        return Prediction(self._start(batch.offset) + correction, losses, inside.attention, inside.counted)
 
     def _start(self, offset: Tensor) -> Tensor:
         """The baseline's logits."""
