@@ -5,13 +5,14 @@ A call that raises ends as its exception, a call that kills its process as `Work
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
 from data.slides.workers import BrokenProcessPool, pool
-from tasks.experiment.folder import RunError
+from tasks.experiment.cluster import called_there, connected
 
 Ended = tuple[int, Any]
 
@@ -28,8 +29,8 @@ def stream(
     Args:
         function: importable
         calls: plain arguments of each call
-        jobs: worker processes on this machine; 0 calls here, one after the other
-        engine: `tcp://host:port` of a Dask scheduler (extra `cluster`); its workers must see the same files
+        jobs: worker processes on this machine, 0 calls here, one after the other; with `slurm`, jobs in the queue
+        engine: `tcp://host:port` of a Dask scheduler or `slurm` (extra `cluster`); workers must see the same files
 
     Yields:
         index of the call, and what it returned or the exception it ended with
@@ -38,7 +39,7 @@ def stream(
         RunError: the engine cannot be reached or is not installed
     """
     if engine is not None:
-        yield from _on_cluster(function, calls, engine)
+        yield from _on_cluster(function, calls, engine, jobs)
     elif jobs == 0:
         for index, arguments in enumerate(calls):
             yield index, _called(function, arguments)
@@ -90,17 +91,17 @@ def _answer(future: Future[Any]) -> Any:
         return error
 
 
-def _on_cluster(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], engine: str) -> Iterator[Ended]:
-    try:
-        from distributed import Client, KilledWorker, as_completed
-    except ImportError:
-        raise RunError("--engine needs Dask: pip install 'multimodal-fusion[cluster]'") from None
-    try:
-        client = Client(engine, timeout="10s")
-    except (OSError, ValueError) as error:
-        raise RunError(f"--engine {engine}: no Dask scheduler answers there ({error})") from None
-    with client:
-        futures = {client.submit(_called, function, arguments, pure=False): i for i, arguments in enumerate(calls)}
+def _on_cluster(
+    function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], engine: str, jobs: int
+) -> Iterator[Ended]:
+    with connected(engine, max(1, min(jobs, len(calls)))) as client:
+        from distributed import KilledWorker, as_completed
+
+        where = os.getcwd()
+        futures = {
+            client.submit(_called, called_there, (where, function, arguments), pure=False): i
+            for i, arguments in enumerate(calls)
+        }
         for future in as_completed(futures):
             try:
                 yield futures[future], future.result()

@@ -115,8 +115,9 @@ def run_units(units: Sequence[Unit], jobs: int = 1, engine: str | None = None) -
 
     Args:
         units: independent of one another
-        jobs: processes on this machine; 1 = this one; a unit that kills its process does not end the others
-        engine: `tcp://host:port` of a Dask scheduler (extra `cluster`); its workers must see the same files
+        jobs: processes on this machine; 1 = this one; a unit that kills its process does not end the others. With
+            `slurm`, jobs in the queue
+        engine: `tcp://host:port` of a Dask scheduler or `slurm` (extra `cluster`); workers must see the same files
 
     Raises:
         RunError: the engine cannot be reached or is not installed

@@ -166,6 +166,34 @@ def test_more_processes_change_no_number(study: Path, finished: Path):
         assert mine.read_bytes() == (finished / "small" / f"fold{fold}-seed1" / "predictions.csv").read_bytes()
 
 
+@pytest.mark.cluster
+def test_a_cluster_changes_no_number_and_a_report_can_be_read_while_it_works(study: Path, finished: Path):
+    from distributed import LocalCluster
+
+    run = study / "runs" / "survival" / "cluster"
+    done = sorted(run.glob("*/fold*/done.json"))
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, protocol="tcp") as cluster:
+        arguments = ["train", "-c", str(study / "config.yaml"), "name=cluster", "--engine", cluster.scheduler_address]
+        process = subprocess.Popen(
+            [sys.executable, "-c", MAIN, *arguments, "--quiet"],
+            cwd=study,
+            env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.DEVNULL,
+        )
+        worker = next(iter(cluster.workers.values())).pid
+        while not done:
+            assert process.poll() is None, "the run ended before it could be looked at"
+            time.sleep(0.05)
+            done = sorted(run.glob("*/fold*/done.json"))
+        os.kill(worker, signal.SIGSTOP)
+        page = TASK.report(run).read_text()
+        os.kill(worker, signal.SIGCONT)
+        assert process.wait() == 0
+    assert "not complete" in page
+    for path in finished.glob("*/fold*-seed1/*.csv"):
+        assert (run / str(path.relative_to(finished)).replace("small", "cluster")).read_bytes() == path.read_bytes()
+
+
 def test_prediction_of_the_training_table_is_close_to_its_own_folds(study: Path, finished: Path):
     new = pd.read_csv(study / "table.csv").drop(columns=["survival_months", "censorship"])
     new.to_csv(study / "new.csv", index=False)
