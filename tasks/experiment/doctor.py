@@ -7,19 +7,26 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal, NamedTuple
 
-from data.sources import SOURCES, data_home
+from data.sources import SOURCES, data_home, verify
 from tasks.experiment.names import strangers
 
 MINIMUM = {"torch": "2.11", "lightning": "2.6", "numpy": "2", "pandas": "2.2"}
-NEEDED_GB = 5
+BELOW = {"torch": "2.14", "triton": "3.10", "lightning": "3", "pandas": "3"}
+"""First versions that nothing here was tested with."""
+EXTRAS = {"distributed": "cluster", "dask-jobqueue": "cluster", "optuna": "tune", "transformers": "transformers"}
+NEEDED_GB, LEAST_GB = 5, 0.5
+
+
+State = Literal["PASS", "WARN", "FAIL"]
 
 
 class Finding(NamedTuple):
     """One line of the examination."""
 
-    state: Literal["PASS", "WARN", "FAIL"]
+    state: State
     what: str
     found: str
     remedy: str = ""
@@ -27,7 +34,8 @@ class Finding(NamedTuple):
 
 def examine() -> list[Finding]:
     """Everything worth knowing before a long run, the worst things included."""
-    return [*_python(), *_versions(), *_names(), *_devices(), *_slides(), *_data(), *_disk()]
+    parts = (_python, _versions, _extras, _names, _devices, _kernels, _slides, _data, _disk)
+    return [finding for part in parts for finding in part()]
 
 
 def _python() -> Iterator[Finding]:
@@ -43,13 +51,25 @@ def _versions() -> Iterator[Finding]:
         except importlib.metadata.PackageNotFoundError:
             yield Finding("FAIL", name, "not installed", "make demo builds the environment")
             continue
-        new_enough = _numbers(version) >= _numbers(least)
-        yield Finding("PASS" if new_enough else "FAIL", name, version, "" if new_enough else f"needs {least} or newer")
+        if _numbers(version) < _numbers(least):
+            yield Finding("FAIL", name, version, f"needs {least} or newer: pip install '{name}>={least}'")
+        elif name in BELOW and _numbers(version) >= _numbers(BELOW[name]):
+            yield Finding("WARN", name, version, f"tested below {BELOW[name]}: pip install '{name}<{BELOW[name]}'")
+        else:
+            yield Finding("PASS", name, version)
 
 
 def _numbers(version: str) -> tuple[int, ...]:
     parts = version.split("+")[0].split(".")
     return tuple(int(part) for part in parts[:2] if part.isdigit())
+
+
+def _extras() -> Iterator[Finding]:
+    for name, extra in EXTRAS.items():
+        try:
+            yield Finding("PASS", name, importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding("WARN", name, "not installed", f"if you need it: pip install 'multimodal-fusion[{extra}]'")
 
 
 def _names() -> Iterator[Finding]:
@@ -68,10 +88,29 @@ def _devices() -> Iterator[Finding]:
         yield Finding("PASS", "GPU", names)
     else:
         yield Finding("WARN", "GPU", "none", "everything runs on the CPU, the Triton kernels need a GPU")
+
+
+def _kernels() -> Iterator[Finding]:
+    """What runs attention here, asked of the operator itself, and why the backends before it do not."""
+    import torch
+
+    from kernels.attention import attend
+    from kernels.dispatch import explain
+
     asked = os.environ.get("FUSION_KERNELS", "auto")
-    known = asked in ("auto", "triton", "sdpa", "reference")
-    remedy = "" if known else "auto, triton, sdpa or reference"
-    yield Finding("PASS" if known else "FAIL", "kernels", f"FUSION_KERNELS={asked}", remedy)
+    on_gpu = torch.cuda.is_available()
+    q = torch.zeros(1, 2, 16, 64, device="cuda" if on_gpu else "cpu")
+    try:
+        choice = explain(attend, q, q, q)
+    except ValueError as error:
+        yield Finding("FAIL", "kernels", f"FUSION_KERNELS={asked}", " ".join(str(error).split()))
+        return
+    why = f" ({choice.reasons[0]})" if choice.reasons else ""
+    found = f"FUSION_KERNELS={asked} runs attention by {choice.backend}{why}"
+    if on_gpu and choice.backend != "triton" and asked == "auto":
+        yield Finding("WARN", "kernels", found, "fusion bench attention shows what that costs")
+    else:
+        yield Finding("PASS", "kernels", found)
 
 
 def _slides() -> Iterator[Finding]:
@@ -85,16 +124,24 @@ def _slides() -> Iterator[Finding]:
 
 def _data() -> Iterator[Finding]:
     for source in SOURCES:
-        if source.folder.is_dir():
-            yield Finding("PASS", f"data {source.name}", str(source.folder))
+        how = f"fusion data import {source.name} --from FOLDER"
+        if not source.folder.is_dir():
+            yield Finding("WARN", f"data {source.name}", f"not in {data_home()}", f"if you need it: {how}")
+        elif faults := verify(source.name):
+            found = f"{len(faults)} of {len(source.files)} files in {source.folder} are wrong: {faults[0]}"
+            yield Finding("FAIL", f"data {source.name}", found, f"{how}, or fusion data fetch {source.name}")
         else:
-            how = f"fusion data import {source.name} --from FOLDER"
-            yield Finding("WARN", f"data {source.name}", f"not in {data_home()}", how)
+            yield Finding("PASS", f"data {source.name}", f"{source.folder}, {len(source.files)} files verified")
 
 
 def _disk() -> Iterator[Finding]:
-    free = shutil.disk_usage(".").free / 1e9
-    enough = free >= NEEDED_GB
-    yield Finding(
-        "PASS" if enough else "WARN", "disk", f"{free:.0f} GB free", "" if enough else "checkpoints need room"
-    )
+    for what, place in (("disk here", Path()), ("disk of the data", _existing(data_home()))):
+        free = shutil.disk_usage(place).free / 1e9
+        state: State = "PASS" if free >= NEEDED_GB else "WARN" if free >= LEAST_GB else "FAIL"
+        where = "runs=DIR" if place == Path() else "FUSION_DATA=DIR"
+        remedy = "" if state == "PASS" else f"checkpoints and features need room: make some, or give {where} elsewhere"
+        yield Finding(state, what, f"{free:.1f} GB free at {place.resolve()}", remedy)
+
+
+def _existing(place: Path) -> Path:
+    return next(folder for folder in (place, *place.parents) if folder.is_dir())

@@ -6,6 +6,7 @@ import errno
 import importlib
 import json
 import os
+import shutil
 import sys
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -104,6 +105,30 @@ def test_the_doctor_fails_what_is_too_old_or_misspelt(monkeypatch: pytest.Monkey
     states = {finding.what: finding.state for finding in doctor.examine()}
     assert states["kernels"] == "FAIL"
     assert states["numpy"] == "FAIL"
+
+
+def test_the_doctor_reads_every_file_of_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FUSION_DATA", str(tmp_path))
+    findings = {finding.what: finding for finding in doctor.examine()}
+    assert findings["data ett"].state == "WARN"
+    assert findings["data ett"].remedy == "if you need it: fusion data import ett --from FOLDER"
+    assert "runs attention by" in findings["kernels"].found
+    (tmp_path / "ett").mkdir()
+    findings = {finding.what: finding for finding in doctor.examine()}
+    assert findings["data ett"].state == "FAIL"
+    assert "files in" in findings["data ett"].found
+    assert "missing" in findings["data ett"].found
+
+
+def test_the_doctor_says_what_a_full_disk_and_a_missing_extra_need(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 99, 10**8))
+    monkeypatch.setitem(doctor.EXTRAS, "no-such-package", "tune")
+    monkeypatch.setitem(doctor.BELOW, "pandas", "2")
+    findings = {finding.what: finding for finding in doctor.examine()}
+    assert findings["disk here"].state == "FAIL"
+    assert "give runs=DIR elsewhere" in findings["disk here"].remedy
+    assert findings["no-such-package"].remedy == "if you need it: pip install 'multimodal-fusion[tune]'"
+    assert findings["pandas"].state == "WARN"
 
 
 def test_a_room_of_another_project_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
