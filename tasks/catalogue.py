@@ -29,6 +29,8 @@ BENCHES = {
     "fmri": "tasks.fmri.bench",
     "retrieval": "tasks.retrieval.bench",
     "retrieval-index": "tasks.retrieval.bench_index",
+    "units": "tasks.experiment.bench_units",
+    "growth": "tasks.bench_growth",
 }
 
 

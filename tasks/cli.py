@@ -55,6 +55,27 @@ def run(
     return task.train([config], overrides or [], chosen, seeded, jobs, engine, resume)
 
 
+@app.command()
+def tune(
+    config: Annotated[str, typer.Argument(help="YAML file or shipped name")],
+    space: Annotated[Path, typer.Argument(help="YAML file: KEY: [choices] or KEY: {low, high, log}")],
+    overrides: Overrides = None,
+    trials: Annotated[int, typer.Option(min=1, help="of each fold")] = 20,
+    folds: Folds = "0",
+    seed: Annotated[int, typer.Option(min=0, help="of the proposals and of every training")] = 1,
+    jobs: Jobs = 1,
+    engine: Engine = None,
+    resume: Resume = False,
+    quiet: Quiet = False,
+) -> int:
+    """Search options inside the training side of a fold, then score the best config on its held-out side."""
+    chosen = numbers(folds, "--folds")
+    speak_up(quiet)
+    from tasks.experiment.tune import tune as search
+
+    return search([config], space, overrides or [], trials, chosen, seed, jobs, engine, resume)
+
+
 @app.command("list")
 def list_(
     kind: Annotated[
@@ -116,6 +137,14 @@ def report(run: Run) -> None:
     from tasks.experiment.task import task_named
 
     print(task_named(RunFolder.open(run).config.get("task")).report(run))
+
+
+@app.command()
+def slurm() -> None:
+    """Show the job script that `--engine slurm` submits; docs/scale.md says where its settings are."""
+    from tasks.experiment.cluster import script
+
+    print(script(), end="")
 
 
 @app.command()

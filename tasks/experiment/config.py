@@ -58,7 +58,7 @@ def overlay_values(tree: Tree, overrides: Iterable[str]) -> Tree:
         ConfigError: an override is malformed, or an interpolation fails
     """
     for text in overrides:
-        tree = merge(tree, _override(text, tree))
+        tree = merge(tree, override(text, tree))
     try:
         resolved = OmegaConf.to_container(OmegaConf.create(tree), resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -122,8 +122,12 @@ def _read(file: Path, seen: tuple[Path, ...]) -> Tree:
     return merge(tree, content)
 
 
-def _override(text: str, tree: Tree) -> Tree:
-    """`a.b=3` as a tree, stepping through `init_args` where an object stands."""
+def override(text: str, tree: Tree) -> Tree:
+    """`a.b=3` as a tree, stepping through `init_args` where an object stands in `tree`.
+
+    Raises:
+        ConfigError: it is not KEY=VALUE
+    """
     match = re.fullmatch(r"([A-Za-z_][\w.-]*)=(.*)", text, re.DOTALL)
     if match is None:
         raise ConfigError(f"override '{text}': expected KEY=VALUE, for example trainer.max_epochs=5")

@@ -46,6 +46,28 @@ class Plan:
     failures: Sequence[str] = ()
 
 
+@dataclass(frozen=True)
+class Tuning:
+    """How `fusion tune` judges a config of a task without the cases it will be scored on.
+
+    Attributes:
+        unit: one part of a trial; an importable function of (folder, config, fold, part, seed) that never reads the
+            held-out cases of the fold and returns its `score` among its facts
+        measure: what the score is
+        parts: units of a trial, over which the score is averaged
+        subject: key of the config that holds what is under test
+        fixed: keys that say which cases there are, and cannot be searched
+        higher_is_better: of the score
+    """
+
+    unit: Callable[..., dict[str, Any]]
+    measure: str
+    parts: int
+    subject: str
+    fixed: tuple[str, ...]
+    higher_is_better: bool = True
+
+
 class Task(ABC):
     """What one task adds to the orchestration.
 
@@ -53,10 +75,14 @@ class Task(ABC):
         name: of the task, of its command and of its folder below `runs`
         unit: one arm on one fold with one seed; an importable function of (folder, config, arm, fold, seed), see
             `tasks.experiment.units`
+        tuning: how its configs are searched; None = they cannot be
+        untuned: why not
     """
 
     name: ClassVar[str]
     unit: ClassVar[Callable[..., dict[str, Any] | None]]
+    tuning: ClassVar[Tuning | None] = None
+    untuned: ClassVar[str] = "it has no measure on cases held out inside a training side"
 
     def fast(self, tree: dict[str, Any]) -> dict[str, Any]:
         """The config tree with the few epochs of `--fast`."""
@@ -115,8 +141,8 @@ class Task(ABC):
             overrides: KEY=VALUE
             folds: indices of the splits; None = all
             seeds: one training per seed and fold; arms without randomness run once
-            jobs: processes
-            engine: address of a Dask scheduler instead
+            jobs: processes, or SLURM jobs
+            engine: address of a Dask scheduler instead, or `slurm`
             resume: go on with a run that was interrupted or lacks units
             print_config: print the resolved config and stop
             fast: the first fold, few epochs: does it run at all?
@@ -154,7 +180,7 @@ class Task(ABC):
                 if arm not in plan.absent
                 for seed in (seeds[:1] if arm in plan.seedless else seeds)
             ]
-            failed = _run([*units, *self.beside(experiment, config, folder.path, chosen)], folder.path, jobs, engine)
+            failed = run_all([*units, *self.beside(experiment, config, folder.path, chosen)], folder.path, jobs, engine)
             if not any(unit.done for unit in units):
                 say(f"{folder.path}: no unit finished; mend the cause and repeat with --resume, or remove the folder")
                 return SOME_FAILED
@@ -179,7 +205,18 @@ def task_named(name: object) -> Task:
     return task
 
 
-def _run(units: list[Unit], run: Path, jobs: int, engine: str | None) -> int:
+def run_all(units: Sequence[Unit], run: Path, jobs: int, engine: str | None) -> int:
+    """Run units and say how each ended.
+
+    Args:
+        units: in folders below `run`
+        run: the run folder
+        jobs: processes, or SLURM jobs
+        engine: address of a Dask scheduler, or `slurm`
+
+    Returns:
+        how many failed
+    """
     failed = 0
     for i, outcome in enumerate(run_units(units, jobs, engine), start=1):
         name = outcome.folder.relative_to(run)

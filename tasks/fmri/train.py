@@ -30,6 +30,7 @@ class Fmri(Task):
 
     name = "fmri"
     unit = staticmethod(unit.run)
+    untuned = "its decoders choose among themselves inside the training runs; give model.class_path=Nested"
 
     def fast(self, tree: dict[str, Any]) -> dict[str, Any]:
         """Two epochs for every decoder that is trained by epochs."""

@@ -12,6 +12,7 @@ from tasks.retrieval.evaluation import evaluate_run
 from tasks.retrieval.experiment import RetrievalExperiment
 from tasks.retrieval.metrics import recall_name
 from tasks.retrieval.report import write as write_report
+from tasks.retrieval.trial import TUNING
 
 SHOWN = ["gallery_name", "direction", "arm", "score", "value", "low", "high", "chance", "n", "gallery"]
 
@@ -21,6 +22,7 @@ class Retrieval(Task):
 
     name = "retrieval"
     unit = staticmethod(unit.run)
+    tuning = TUNING
 
     def plan(self, experiment: RetrievalExperiment) -> Plan:
         pairs = experiment.pairs.load()

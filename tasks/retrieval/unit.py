@@ -27,7 +27,7 @@ POOLED = "pooled"
 
 
 @lru_cache(maxsize=2)
-def _experiment(config: str) -> RetrievalExperiment:
+def experiment_in_process(config: str) -> RetrievalExperiment:
     """The experiment of a config; a process that runs several units reads its collection once."""
     return experiment_of(json.loads(config))
 
@@ -45,7 +45,7 @@ def run(folder: Path, config: dict[str, Any], arm: str, fold: int, seed: int) ->
     Returns:
         facts for `done.json`
     """
-    experiment = _experiment(json.dumps(config))
+    experiment = experiment_in_process(json.dumps(config))
     pairs = experiment.pairs.load()
     torch.manual_seed(seed)
     fitted = fit_towers(

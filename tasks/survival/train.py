@@ -13,6 +13,7 @@ from tasks.survival.ceiling import ceiling
 from tasks.survival.evaluation import evaluate_run
 from tasks.survival.experiment import SurvivalExperiment
 from tasks.survival.report import write as write_report
+from tasks.survival.trial import TUNING
 
 
 class Survival(Task):
@@ -20,6 +21,7 @@ class Survival(Task):
 
     name = "survival"
     unit = staticmethod(unit.run)
+    tuning = TUNING
 
     def plan(self, experiment: SurvivalExperiment) -> Plan:
         cohort = experiment.cohort.load()

@@ -34,7 +34,7 @@ from tasks.survival.task import ScoreEpochs, SurvivalTask, logits_of
 
 
 @lru_cache(maxsize=2)
-def _experiment(config: str) -> SurvivalExperiment:
+def experiment_in_process(config: str) -> SurvivalExperiment:
     """The experiment of a config; a process that runs several units reads its cohort once."""
     experiment: SurvivalExperiment = build(SurvivalExperiment, json.loads(config))
     return experiment
@@ -53,7 +53,7 @@ def run(folder: Path, config: dict[str, Any], arm: str, fold: int, seed: int) ->
     Returns:
         facts for `done.json`
     """
-    experiment = _experiment(json.dumps(config))
+    experiment = experiment_in_process(json.dumps(config))
     cohort = experiment.cohort.load()
     splits = experiment.cohort.splits()
     if not 0 <= fold < len(splits):

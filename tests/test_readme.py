@@ -1,0 +1,126 @@
+"""README's commands work: each is parsed by its own program, what names a shipped config resolves, and the section on
+one's own patients is run from its first to its last line on generated data.
+
+What is not run here, and what stands for it:
+- `make demo`, `make test`: the targets exist; the demo's verdict and the suite are run by continuous integration.
+- `fmri BIDS OUT ...`: needs a BIDS folder; tests/tasks/fmri/test_bids_app.py runs it on simulated scans.
+- `retrieval index`, `search` and training on captions: tests/tasks/retrieval/test_retrieval_run.py runs them.
+- `fusion data import`, `fusion reproduce`: need data that cannot be shipped; tests/data/test_sources.py imports a copy
+  that is made up, the tests of each paper run it where its data are.
+- `survival explain --slides`: needs the pixels; tests/tasks/test_survival_explain.py has them.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from typer.main import get_command
+
+import tasks.cli
+import tasks.fmri.cli
+import tasks.retrieval.cli
+import tasks.survival.cli
+from tasks.experiment.task import task_named
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+COMMANDS = [
+    line.split(" #")[0].strip()
+    for block in re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    for line in block.splitlines()
+    if line.strip() and not line.startswith("#")
+]
+PROGRAMS = {
+    "fusion": tasks.cli,
+    "survival": tasks.survival.cli,
+    "fmri": tasks.fmri.cli,
+    "retrieval": tasks.retrieval.cli,
+}
+OWN_PATIENTS = [command for command in COMMANDS if "study" in command]
+
+
+def program(name: str):
+    """The command line of a program, whatever tasks there are."""
+    if name not in PROGRAMS:
+        PROGRAMS[name] = __import__(f"tasks.{name}.cli", fromlist=["app"])
+    return PROGRAMS[name]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_one_that_its_program_takes(command: str):
+    name, *arguments = shlex.split(command)
+    if name == "make":
+        assert re.search(rf"^{arguments[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        return
+    cli = program(name)
+    group = get_command(cli.app)
+    arguments = cli.bids_arguments(arguments) if hasattr(cli, "bids_arguments") else arguments
+    sub = group.get_command(group.make_context(name, ["--help"], resilient_parsing=True), arguments[0])
+    assert sub is not None, f"{name} has no command {arguments[0]}"
+    while hasattr(sub, "commands"):
+        arguments = arguments[1:]
+        sub = sub.commands[arguments[0]]
+    sub.make_context(sub.name, arguments[1:])
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if " train -c " in c and "study.yaml" not in c])
+def test_a_shipped_config_resolves_with_the_values_given(command: str, capsys: pytest.CaptureFixture[str]):
+    name, _, _, config, *rest = shlex.split(command)
+    overrides = [word for word in rest if "=" in word]
+    assert task_named(name).train([config], overrides, print_config=True) == 0
+    assert f"task: {name}" in capsys.readouterr().out
+
+
+def write_study(folder: Path) -> None:
+    """What the section asks for: a table, pathways, features of slides; and new patients. README's own config."""
+    draw = np.random.default_rng(1)
+    genes = draw.standard_normal((60, 8))
+    died, lost = draw.exponential(20 * np.exp(-genes[:, 0])), draw.exponential(40, 60)
+    table = pd.DataFrame(
+        {
+            "case_id": [f"P{i:02d}" for i in range(60)],
+            "slide_id": [f"S{i:02d}.svs" for i in range(60)],
+            "age": draw.integers(40, 80, 60),
+            "survival_months": np.minimum(died, lost).round(2) + 0.1,
+            "censorship": (lost < died).astype(int),
+        }
+    ).join(pd.DataFrame(genes, columns=[f"G{i}_rnaseq" for i in range(8)]))
+    table.to_csv(folder / "study.csv", index=False)
+    table.to_csv(folder / "new.csv", index=False)
+    (folder / "pathways.gmt").write_text("one\t-\tG0\tG1\tG2\tG3\ntwo\t-\tG4\tG5\tG6\tG7\n")
+    for name in ("features", "new_features"):
+        (folder / name).mkdir()
+        for i in range(60):
+            with h5py.File(folder / name / f"S{i:02d}.h5", "w") as file:
+                file["features"] = draw.standard_normal((4, 6)).astype(np.float32)
+                file["coords"] = np.array([[0, 0], [256, 0], [0, 256], [256, 256]])
+    config = re.search(r"^```yaml\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    assert config is not None
+    (folder / "study.yaml").write_text(config[1])
+
+
+@pytest.mark.slow
+def test_the_section_on_ones_own_patients_runs_from_top_to_bottom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """As printed, with one epoch instead of many, PATIENT filled in, and without the slides themselves."""
+    write_study(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert len(OWN_PATIENTS) == 6
+    for command in OWN_PATIENTS:
+        words = shlex.split(command.replace("PATIENT", "P01").replace(" --slides SLIDES", ""))
+        words = [word for word in words if not word.startswith("trainer.max_epochs")]
+        words += ["trainer.max_epochs=1", "trainer.accelerator=cpu"] if "train" in words else []
+        monkeypatch.setattr(sys, "argv", words)
+        with pytest.raises(SystemExit) as end:
+            tasks.survival.cli.main()
+        assert end.value.code == 0, f"{command}\n{capsys.readouterr().err}"
+    assert len(pd.read_csv("risks.csv")) == 60
+    assert Path("runs/survival/wide/report.html").is_file()
