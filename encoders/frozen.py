@@ -17,8 +17,10 @@ import torch
 from jaxtyping import Float16, Int64
 from torch import Tensor, nn
 
+from data.array_files import read_npy
 from data.errors import DataError
 from data.pairs.items import Side
+from data.text.reading import parsed_object, read_text
 from encoders.encoder import Encoder, padded
 from fusion.tokens import Tokens
 
@@ -67,15 +69,20 @@ class Features:
     """
 
     def __init__(self, folder: Path):
-        about = json.loads((folder / "about.json").read_text())
-        self.folder, self.width = folder, int(about["width"])
-        self.offsets: Int64[np.ndarray, " i"] = np.load(folder / "offsets.npy")
-        total = int(self.offsets[-1])
-        self.values: Float16[np.ndarray, "n w"] = (
-            np.memmap(folder / "tokens.f16", np.float16, "r", shape=(total, self.width))
-            if total
-            else np.empty((0, self.width), np.float16)
-        )
+        try:
+            about = parsed_object(read_text(folder / "about.json"), "about.json")
+            self.folder, self.width = folder, int(about["width"])
+            self.offsets: Int64[np.ndarray, " i"] = read_npy(folder / "offsets.npy").astype(np.int64)
+            total = int(self.offsets[-1])
+            if self.width < 1 or self.offsets.ndim != 1 or self.offsets[0] != 0 or (np.diff(self.offsets) < 0).any():
+                raise ValueError("offsets that do not rise from 0")
+            self.values: Float16[np.ndarray, "n w"] = (
+                np.memmap(folder / "tokens.f16", np.float16, "r", shape=(total, self.width))
+                if total
+                else np.empty((0, self.width), np.float16)
+            )
+        except (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError) as problem:
+            raise DataError(f"{folder}: damaged features ({problem}); remove the folder, they are made again") from None
         lengths = np.unique(np.diff(self.offsets))
         self._each = int(lengths[0]) if len(lengths) == 1 else None
 

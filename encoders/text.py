@@ -96,10 +96,10 @@ class TextTransformer(Encoder):
         return [[self.tokenizer.piece(number) for number in ids] for ids in encoded]
 
     def get_extra_state(self) -> dict[str, Any]:
-        return {"merges": [list(pair) for pair in self.tokenizer.merges]}
+        return self.tokenizer.state
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        self.tokenizer = Tokenizer(state["merges"])
+    def set_extra_state(self, state: Any) -> None:
+        self.tokenizer = Tokenizer.restored(state)
 
 
 class PretrainedText(Encoder):

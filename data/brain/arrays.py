@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float
 
+from data.array_files import read_npz, texts_of
 from data.brain.brain import Brain, Brains, BrainSource, VoxelSpace, sample_table
 from data.brain.order import natural
 from data.errors import DataError
@@ -138,7 +137,7 @@ class ArrayBrains(BrainSource):
         x = np.asarray(arrays[keys.x])
         if x.ndim != 2 or not np.issubdtype(x.dtype, np.number):
             raise DataError(f"{path}: {keys.x} is {x.dtype} of shape {x.shape}; expected numbers, samples by voxels")
-        text = {key: _text(arrays[key]) for key in (keys.label, keys.run, keys.stimulus) if key in arrays}
+        text = {key: texts_of(arrays[key], path) for key in (keys.label, keys.run, keys.stimulus) if key in arrays}
         onset = np.asarray(arrays[keys.onset], dtype=float) if keys.onset in arrays else np.full(len(x), np.nan)
         lengths = {key: len(values) for key, values in text.items()} | {keys.onset: len(onset)}
         for key, length in lengths.items():
@@ -178,11 +177,14 @@ def _opened(path: Path) -> Iterator[Any]:
             with h5py.File(path, "r") as content:
                 yield content
         else:
-            with path.open("rb") as raw, np.load(raw) as content:
-                yield content
+            try:
+                arrays = read_npz(path)
+            except DataError as problem:
+                raise _Unreadable(str(problem)) from None
+            yield arrays
     except DataError:
         raise
-    except (OSError, ValueError, EOFError, KeyError, zlib.error, zipfile.BadZipFile) as problem:
+    except (OSError, RuntimeError, ValueError, KeyError) as problem:
         raise _Unreadable(f"{path}: cannot be read ({str(problem)[:120]}); copy or write it again") from None
 
 
@@ -194,11 +196,6 @@ def _subjects(content: Any, path: Path, keys: ArrayKeys) -> Iterator[tuple[str, 
             yield name.removeprefix("sub-"), content[name]
     else:
         yield path.stem.split("_")[0].removeprefix("sub-"), content
-
-
-def _text(values: Any) -> list[str]:
-    flat = np.asarray(values).ravel()
-    return [v.decode() if isinstance(v, bytes) else str(v) for v in flat.tolist()]
 
 
 def _space(arrays: Mapping[str, Any], keys: ArrayKeys, usable: Bool[np.ndarray, " x"], path: Path) -> VoxelSpace | None:
@@ -230,7 +227,7 @@ def _targets(path: Path, shown: list[str], account: list[str]) -> tuple[list[str
     with _opened(path) as content:
         if "names" not in content or "embedding" not in content:
             raise DataError(f"{path}: expected arrays names and embedding; there are {', '.join(content) or 'none'}")
-        names, embedding = _text(content["names"]), np.asarray(content["embedding"], dtype=np.float32)
+        names, embedding = texts_of(content["names"], path), np.asarray(content["embedding"], dtype=np.float32)
     if embedding.ndim != 2 or len(embedding) != len(names) or not np.isfinite(embedding).all():
         raise DataError(
             f"{path}: embedding of shape {embedding.shape} for {len(names)} names; expected one finite row per name"

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from data.cohort.read import text_table
 from data.errors import DataError
 
 _SIX = tuple(f"{kind}_{axis}" for kind in ("trans", "rot") for axis in "xyz")
@@ -121,7 +122,7 @@ def read_confounds(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise DataError(f"{path}: no such confounds file; leave cleaning.confounds empty, or give it")
     if path.suffix == ".tsv":
-        table = pd.read_csv(path, sep="\t", na_values=["n/a"])
+        table = text_table(path, "tab-separated confounds", sep="\t", na_values=["n/a"], dtype=None)
         text = [c for c in table if not pd.api.types.is_numeric_dtype(table[c])]
         if text:
             raise DataError(f"{path}: column {text[0]} is not all numbers; expected a table of confounds")

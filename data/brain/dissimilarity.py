@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from data.array_files import read_npy, read_npz
+from data.cohort.read import text_table
 from data.errors import DataError
 
 
@@ -93,15 +94,14 @@ def read_rdms(path: Path, key: str | None = None, conditions: list[str] | None =
 
 
 def _from_numpy(path: Path, key: str | None) -> np.ndarray:
-    content: Any = np.load(path)
-    if isinstance(content, np.ndarray):
-        return content
-    with content:
-        if key is None and len(content.files) != 1:
-            raise DataError(f"{path}: arrays {', '.join(content.files)}; say which one (key)")
-        if key is not None and key not in content:
-            raise DataError(f"{path}: no array {key}; there are {', '.join(content.files)}")
-        return content[key or content.files[0]]
+    if path.suffix == ".npy":
+        return read_npy(path)
+    content = read_npz(path)
+    if key is None and len(content) != 1:
+        raise DataError(f"{path}: arrays {', '.join(content)}; say which one (key)")
+    if key is not None and key not in content:
+        raise DataError(f"{path}: no array {key}; there are {', '.join(content)}")
+    return content[key or next(iter(content))]
 
 
 def _from_mat(path: Path) -> np.ndarray:
@@ -123,7 +123,7 @@ def read_conditions(path: Path, column: str = "category") -> pd.DataFrame:
     """
     if not path.is_file():
         raise DataError(f"{path}: no such table of conditions")
-    table = pd.read_csv(path, sep="\t")
+    table = text_table(path, f"a row per condition with a column {column}", sep="\t", dtype=None)
     if column not in table:
         raise DataError(f"{path}: no column {column}; there are {', '.join(table.columns)}")
     table.insert(0, "name", [f"{k:03d} {kind}" for k, kind in enumerate(table[column])])

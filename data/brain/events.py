@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from data.cohort.read import text_table
 from data.errors import DataError
 
 EVENT_COLUMNS = ("onset", "duration", "label", "stimulus")
@@ -30,10 +31,8 @@ def read_events(path: Path, label: str = "trial_type", stimulus: str | None = No
     """
     if not path.is_file():
         raise DataError(f"{path}: no such events file; a run without events cannot be decoded")
-    try:
-        table = pd.read_csv(path, sep="\t", dtype=str, na_values=["n/a"], keep_default_na=False, encoding="utf-8-sig")
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as problem:
-        raise DataError(f"{path}: not a table ({problem}); expected tab-separated onset, duration, {label}") from None
+    expected = f"tab-separated onset, duration, {label}"
+    table = text_table(path, expected, sep="\t", na_values=["n/a"], keep_default_na=False)
     wanted = ["onset", "duration", label, *([stimulus] if stimulus else [])]
     missing = [column for column in wanted if column not in table]
     if missing:
@@ -111,11 +110,15 @@ def read_volume_labels(path: Path) -> pd.DataFrame:
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file of labels per volume")
-    table = pd.read_csv(path, sep=r"\s+", header=None, dtype=str)
+    table = text_table(path, "a label and a run in each line", sep=r"\s+", header=None, keep_default_na=False)
     if table.shape[1] < 2:
         raise DataError(f"{path}: {table.shape[1]} column; expected a label and a run for each volume")
-    if not table.iloc[0, 1].isdigit():
+    if not str(table.iloc[0, 1]).isdigit():
         table = table.iloc[1:].reset_index(drop=True)
+    if len(short := np.flatnonzero(table[[0, 1]].isin([None, ""]).any(axis=1))):
+        raise DataError(f"{path}: volume {short[0] + 1} has no label or no run; name both for each volume")
+    if table.empty:
+        raise DataError(f"{path}: no volume in it; expected a label and a run for each")
     return pd.DataFrame({"label": table[0].str.strip(), "run": table[1].str.strip()})
 
 

@@ -16,7 +16,7 @@ from nibabel.filebasedimages import ImageFileError
 from data.brain.brain import VoxelSpace
 from data.errors import DataError
 
-_BROKEN = (ImageFileError, EOFError, OSError, ValueError, zlib.error)
+_BROKEN = (ImageFileError, EOFError, OSError, ValueError, OverflowError, MemoryError, zlib.error)
 _LONGEST_TR = 30.0
 
 SURFACES = (
@@ -138,7 +138,11 @@ def header_tr(image: Any, path: Path) -> float | None:
     Raises:
         DataError: a repetition time that no scanner has, such as milliseconds called seconds
     """
-    step, unit = float(image.header.get_zooms()[3]), image.header.get_xyzt_units()[1]
+    step = float(image.header.get_zooms()[3])
+    try:
+        unit = image.header.get_xyzt_units()[1]
+    except KeyError:  # a code that NIfTI does not have
+        unit = "unknown"
     if step <= 0 or not np.isfinite(step) or (unit not in ("sec", "msec", "usec") and step == 1.0):
         return None
     seconds = step * {"msec": 1e-3, "usec": 1e-6}.get(unit, 1.0)
@@ -183,7 +187,7 @@ def _opened(path: Path) -> Any:
         raise DataError(f"{path}: no such file")
     try:
         image = nibabel.load(path)
-    except _BROKEN as problem:
+    except Exception as problem:  # nibabel believes the header, and stumbles over a damaged one in any way
         raise DataError(f"{path}: not a NIfTI image ({_short(problem)}); copy or convert it again") from None
     if not isinstance(image, nibabel.spatialimages.SpatialImage):
         raise DataError(f"{path}: {type(image).__name__}, not a volume. {SURFACES}")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
+from data.cohort.read import text_table
 from data.errors import DataError
+from data.text.reading import parsed_object, read_text
 
 _OF_A_RUN = ("ses", "acq", "ce", "dir", "rec", "run")
 
@@ -103,13 +102,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         DataError: it is not one
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as problem:
-        raise DataError(f"{path}: not JSON ({problem}); correct it") from None
-    if not isinstance(content, dict):
-        raise DataError(f'{path}: not a JSON object; expected one like {{"RepetitionTime": 2.0}}')
-    return content
+    return parsed_object(read_text(path), str(path))
 
 
 def seconds_of(values: Mapping[str, Any], key: str, where: Path) -> float | None:
@@ -135,7 +128,7 @@ def participants(root: Path) -> list[str]:
     path = root / "participants.tsv"
     if not path.is_file():
         return []
-    table = pd.read_csv(path, sep="\t", dtype=str, encoding="utf-8-sig")
+    table = text_table(path, "tab-separated participant_id", sep="\t")
     if "participant_id" not in table:
         raise DataError(f"{path}: no column participant_id; there are {', '.join(table.columns)}")
     labels = [label.removeprefix("sub-") for label in table["participant_id"].dropna()]

@@ -17,6 +17,7 @@ from data.brain.recordings import CLEANING, RecordedBrains, Recording
 from data.brain.units import Hrf, Unit
 from data.errors import DataError
 from data.sources import resolve
+from data.text.reading import read_text
 
 
 class OpenFmriBrains(RecordedBrains):
@@ -108,8 +109,14 @@ class OpenFmriBrains(RecordedBrains):
         key = root / "models" / f"model{self.model:03d}" / "condition_key.txt"
         if not key.is_file():
             return {}
-        lines = (line.split(None, 2) for line in key.read_text().splitlines() if line.strip())
-        return {c: name.strip() for task, c, name in lines if task == f"task{self.task:03d}"}
+        found = {}
+        for number, line in enumerate(read_text(key).splitlines(), start=1):
+            task, *named = line.split(None, 2) or [""]
+            if task == f"task{self.task:03d}":
+                if len(named) < 2:
+                    raise DataError(f"{key}: line {number} names no condition; expected {task} cond001 NAME")
+                found[named[0]] = named[1].strip()
+        return found
 
 
 def _events(run: Path, person: Path, model: int, conditions: dict[str, str]) -> tuple[partial[pd.DataFrame], Path]:
@@ -125,7 +132,7 @@ def _scan_tr(key: Path) -> float | None:
     """The TR line of scan_key.txt."""
     if not key.is_file():
         return None
-    said = re.search(r"^TR\s+(\S+)", key.read_text(), re.MULTILINE)
+    said = re.search(r"^TR\s+(\S+)", read_text(key), re.MULTILINE)
     if said is None:
         return None
     try:

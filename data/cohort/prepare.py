@@ -17,6 +17,8 @@ from data.cohort.batch import CohortSizes, PatientBatch
 from data.cohort.cohort import Cohort
 from data.cohort.patients import Patient, PatientDataset, joined
 from data.errors import DataError
+from data.slides.locks import write_whole
+from data.text.reading import parsed_object, read_text
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Fitted:
 
     def save(self, path: Path) -> None:
         """Write as JSON; every number survives exactly."""
-        path.write_text(json.dumps(asdict(self)))
+        write_whole(path, json.dumps(asdict(self)))
 
     @classmethod
     def load(cls, path: Path) -> Fitted:
@@ -55,13 +57,37 @@ class Fitted:
             DataError: no such file, or not one that `save` wrote
         """
         try:
-            kept = json.loads(path.read_text())
+            kept = parsed_object(read_text(path), str(path))
             values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in kept.items()}
-            return cls(**values)
-        except (OSError, json.JSONDecodeError, TypeError, AttributeError) as problem:
+            fitted = cls(**values)
+            fitted.check()
+        except (DataError, TypeError, AttributeError, ValueError) as problem:
             raise DataError(
                 f"{path}: not a saved preparation ({problem}); it is written beside every trained fold"
             ) from problem
+        return fitted
+
+    def check(self) -> None:
+        """Every value is of the kind and number that belong together.
+
+        Raises:
+            ValueError: one is not
+        """
+        named = {"covariate_mean": self.covariates, "covariate_scale": self.covariates}
+        named |= {"gene_mean": self.genes, "gene_scale": self.genes}
+        for field, names in named.items():
+            values = getattr(self, field)
+            if not isinstance(values, tuple) or len(values) != len(names):
+                raise ValueError(f"{field} of {len(names)} names")
+        of_genes = (*self.gene_mean, *self.gene_scale)
+        numbers = [self.clip, *self.edges, *self.covariate_mean, *self.covariate_scale, *of_genes]
+        if not all(isinstance(number, int | float) for number in numbers):
+            raise ValueError("a number that is none")
+        if not all(isinstance(name, str) for name in (*self.covariates, *self.genes)):
+            raise ValueError("a name that is no text")
+        known = set(self.genes)
+        if not all(isinstance(group, list) and known.issuperset(group) for group in self.groups.values()):
+            raise ValueError("a group of unknown genes")
 
 
 class Preparation:

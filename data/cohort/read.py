@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
+import zlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,20 @@ import pandas as pd
 from data.errors import DataError
 
 _PARQUET = (".parquet", ".pq")
+UNREADABLE = (
+    OSError,
+    EOFError,
+    UnicodeError,
+    OverflowError,
+    NotImplementedError,  # a zip of another compression
+    RuntimeError,  # an encrypted zip
+    zlib.error,
+    zipfile.BadZipFile,
+    csv.Error,
+    pd.errors.ParserError,
+    pd.errors.EmptyDataError,
+)
+"""What readers raise on bytes that are no table, or of which a part is missing."""
 
 
 @contextmanager
@@ -33,7 +48,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         return
     try:
         archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile:
+    except UNREADABLE:
         raise DataError(f"{path}: not a zip file, or cut short; fetch or import it again") from None
     with archive:
         members = [m for m in archive.infolist() if not m.is_dir()]
@@ -56,12 +71,9 @@ def read_header(path: Path) -> list[str]:
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     if path.suffix in _PARQUET:
-        return list(_parquet(path, None).columns)
-    try:
-        with _opened(path) as raw, io.TextIOWrapper(raw, encoding="utf-8-sig") as lines:
-            first = next(csv.reader(lines, delimiter=_separator(path)), [])
-    except (UnicodeDecodeError, OSError, EOFError) as problem:
-        raise DataError(f"{path}: cannot be read as a table ({problem}); expected text with a header line") from problem
+        first = [str(name) for name in _parquet(path, None).columns]
+    else:
+        first = _first_line(path)
     if not first:
         raise DataError(f"{path}: the table is empty; expected a header line")
     twice = sorted({name for name in first if name and first.count(name) > 1}) if len(set(first)) < len(first) else []
@@ -70,6 +82,14 @@ def read_header(path: Path) -> list[str]:
             f"{path}: column {twice[0]!r} occurs more than once ({len(twice)} such names); rename or remove one"
         )
     return [name or f"(column {position + 1})" for position, name in enumerate(first)]
+
+
+def _first_line(path: Path) -> list[str]:
+    try:
+        with _opened(path) as raw, io.TextIOWrapper(raw, encoding="utf-8-sig") as lines:
+            return next(csv.reader(lines, delimiter=_separator(path)), [])
+    except UNREADABLE as problem:
+        raise DataError(f"{path}: cannot be read as a table ({problem}); expected text with a header line") from None
 
 
 def read_table(path: Path, text: Collection[str], numbers: Mapping[str, type]) -> pd.DataFrame:
@@ -87,11 +107,13 @@ def read_table(path: Path, text: Collection[str], numbers: Mapping[str, type]) -
     types: dict[str, type] = {**dict.fromkeys(text, str), **numbers}
     if path.suffix in _PARQUET:
         table = _parquet(path, wanted)
-        return table.astype({c: t for c, t in types.items() if t is not str})
+        return pd.DataFrame({column: _typed(table[column], kind, path) for column, kind in types.items()})
     try:
         return _read_csv(path, types)
-    except (zipfile.BadZipFile, EOFError, UnicodeDecodeError, pd.errors.ParserError) as problem:
-        raise DataError(f"{path}: cannot be read as a table ({problem}); fetch or export it again") from problem
+    except UNREADABLE as problem:
+        raise DataError(f"{path}: cannot be read as a table ({problem}); fetch or export it again") from None
+    except DataError:
+        raise
     except ValueError as problem:
         raise _not_a_number(path, numbers) or DataError(f"{path}: {problem}") from None
 
@@ -132,3 +154,32 @@ def _parquet(path: Path, columns: list[str] | None) -> pd.DataFrame:
         raise DataError(
             f"{path}: reading Parquet needs pyarrow; pip install pyarrow, or export the table as CSV"
         ) from None
+    except Exception as problem:  # pyarrow takes foreign bytes for sizes and types and stumbles over them in any way
+        raise DataError(f"{path}: cannot be read as Parquet ({problem}); export the table again") from None
+
+
+def _typed(column: pd.Series, kind: type, path: Path) -> pd.Series:
+    """A column of a Parquet table as CSV would give it: numbers, or text with its gaps."""
+    try:
+        return column.astype(object).map(str, na_action="ignore") if kind is str else column.astype(kind)
+    except (TypeError, ValueError, OverflowError):
+        raise DataError(f"{path}: column {column.name!r} holds {column.dtype}; expected numbers") from None
+
+
+def text_table(path: Path, expected: str, **options: Any) -> pd.DataFrame:
+    """A small table, every cell as text.
+
+    Args:
+        path: of a text file
+        expected: what should stand in it, for the message
+        options: of `pandas.read_csv`
+
+    Raises:
+        DataError: no such file, or no table
+    """
+    try:
+        return pd.read_csv(path, **{"dtype": str, "encoding": "utf-8-sig", **options})
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (*UNREADABLE, ValueError) as problem:
+        raise DataError(f"{path}: not readable as a table ({problem}); expected {expected}, in UTF-8") from None

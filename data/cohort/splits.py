@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from data.cohort.read import text_table
 from data.errors import DataError
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def published_splits(folder: Path | str) -> list[Split]:
         raise DataError(f"{folder}: no splits_0.csv, splits_1.csv, ... in this folder; give the folder that holds them")
     splits = []
     for fold, path in sorted(numbered.items()):
-        table = pd.read_csv(path, dtype=str)
+        table = text_table(path, "columns train and val with patient ids")
         scored = next((c for c in ("val", "test") if c in table), None)
         if "train" not in table or scored is None:
             raise DataError(f"{path}: columns {list(table.columns)}; expected train and val (or test) with patient ids")

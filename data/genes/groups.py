@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from data.cohort.account import Account
+from data.cohort.read import text_table
 from data.errors import DataError
+from data.text.reading import read_text
 
 NAMED_GROUPS = {
     "functional": "signatures.csv",
@@ -26,7 +26,7 @@ def read_gmt(path: Path) -> dict[str, list[str]]:
     """
     _there(path)
     sets: dict[str, list[str]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         if not line.strip():
             continue
         name, *rest = line.rstrip().split("\t")
@@ -43,7 +43,7 @@ def read_gmt(path: Path) -> dict[str, list[str]]:
 def read_signatures(path: Path) -> dict[str, list[str]]:
     """Gene sets of a CSV file with one column per set: header = names, cells = symbols, ragged."""
     _there(path)
-    table = pd.read_csv(path, dtype=str)
+    table = text_table(path, "a column per group of genes")
     sets = {str(name): list(dict.fromkeys(table[name].dropna().str.strip())) for name in table.columns}
     return _not_empty(sets, path)
 

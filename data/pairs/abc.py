@@ -19,8 +19,10 @@ SHARPS = "FCGDAEB"
 FIFTHS = {"C": 0, "G": 1, "D": 2, "A": 3, "E": 4, "B": 5, "H": 5, "F#": 6, "F": -1, "Bb": -2, "Eb": -3, "Es": -3}
 FIFTHS |= {"Ab": -4, "Db": -5, "Gb": -6}
 _NOTE = re.compile(
-    r"(?P<sharp>\^+|_+|=)?(?P<name>[A-Ga-gzx-])(?P<octave>[',]*)(?P<times>\d*)(?P<over>/\d*)?(?P<tie>-?)"
+    r"(?P<sharp>\^+|_+|=)?(?P<name>[A-Ga-gzx-])(?P<octave>[',]*)(?P<times>\d{0,5})(?P<over>/\d{0,5})?(?P<tie>-?)"
 )
+_NUMBER = re.compile(r"\d{1,9}")
+_FRACTION = re.compile(r"(\d{1,5})/(\d{1,5})")
 _FIELD = re.compile(r"^[A-Za-z]:")
 
 
@@ -42,10 +44,9 @@ class Tune:
         """The melody; tied notes are one.
 
         Raises:
-            DataError: an unknown key or sign
+            DataError: an unknown key, sign or length
         """
-        over, under = self.fields.get("L", "1/8").split("/")
-        unit = 4 * int(over) / int(under)
+        unit = 4 * _fraction(self.fields.get("L", "1/8"), self.number)
         signature = _signature(self.fields.get("K", "C"))
         found: list[list[float]] = []
         now, tied = 0.0, False
@@ -53,7 +54,7 @@ class Tune:
         for bar in " ".join(self.body).split("|"):
             changed: dict[tuple[str, int], int] = {}
             for sign in _signs(bar, self.number):
-                length = unit * _length(sign)
+                length = unit * _length(sign, self.number)
                 name = sign["name"]
                 if name == "-":
                     tied = True
@@ -66,6 +67,8 @@ class Tune:
                 if sign["sharp"]:
                     changed[place] = sign["sharp"].count("^") - sign["sharp"].count("_")
                 pitch = 60 + 12 * octave + STEPS[place[0]] + changed.get(place, signature.get(place[0], 0))
+                if not 0 <= pitch <= 127:
+                    raise DataError(f"tune {self.number}: a note of pitch {pitch}; expected 0 to 127, correct the line")
                 if tied and found and found[-1][0] == pitch:
                     found[-1][2] += length
                 else:
@@ -75,10 +78,16 @@ class Tune:
 
 
 def tunes(text: str) -> dict[int, Tune]:
-    """The tunes of a file by their number."""
+    """The tunes of a file by their number.
+
+    Raises:
+        DataError: a tune without a number
+    """
     found: dict[int, Tune] = {}
     for part in re.split(r"^X:", text, flags=re.MULTILINE)[1:]:
-        first, *lines = part.splitlines()
+        first, *lines = part.splitlines() or [""]
+        if (number := _NUMBER.fullmatch(first.strip())) is None:
+            raise DataError(f"X:{first.strip()[:20]} is no number of a tune; correct the line")
         fields: dict[str, str] = {}
         body: list[str] = []
         for line in lines:
@@ -87,7 +96,7 @@ def tunes(text: str) -> dict[int, Tune]:
                 fields[line[0]] = line[2:].strip() if known is None else f"{known} {line[2:].strip()}"
             elif line.strip() and not line.startswith("%"):
                 body.append(line.strip())
-        found[int(first)] = Tune(int(first), fields, body)
+        found[int(number[0])] = Tune(int(number[0]), fields, body)
     return found
 
 
@@ -104,9 +113,16 @@ def _signs(bar: str, number: int) -> Iterator[dict[str, str]]:
         at = match.end()
 
 
-def _length(sign: dict[str, str]) -> float:
+def _length(sign: dict[str, str], number: int) -> float:
     over = sign["over"]
-    return int(sign["times"] or 1) / (int(over[1:] or 2) if over else 1)
+    return _fraction(f"{sign['times'] or 1}/{over[1:] or 2 if over else 1}", number)
+
+
+def _fraction(said: str, number: int) -> float:
+    match = _FRACTION.fullmatch(said)
+    if match is None or not int(match[2]):
+        raise DataError(f"tune {number}: {said!r} is no length; expected a fraction such as 1/8")
+    return int(match[1]) / int(match[2])
 
 
 def _signature(key: str) -> dict[str, int]:

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from data.array_files import read_npy, read_npz, texts_of
 from data.errors import DataError
 from data.pairs.items import RawBatch, Side
 from data.pairs.sources import Found, ItemSource
@@ -16,6 +17,7 @@ from data.pairs.tables import read_rows
 from data.slides.feature_files import FileBags, slide_name
 from data.slides.feature_folder import feature_files
 from data.sources import resolve
+from data.text.reading import read_text
 
 
 class Vectors(ItemSource):
@@ -34,9 +36,10 @@ class Vectors(ItemSource):
         path = resolve(self.file)
         values, named = _array(path)
         if self.ids is not None:
-            named = resolve(self.ids).read_text(encoding="utf-8").splitlines()
-        named = [str(k) for k in range(len(values))] if named is None else named
-        if values.ndim not in (2, 3) or not np.issubdtype(values.dtype, np.number) or len(named) != len(values):
+            named = read_text(resolve(self.ids)).splitlines()
+        count = len(values) if values.ndim else 0
+        named = [str(k) for k in range(count)] if named is None else named
+        if values.ndim not in (2, 3) or values.dtype.kind not in "fiu" or len(named) != count:
             raise DataError(
                 f"{path}: {values.dtype} of shape {values.shape} with {len(named)} ids; expected numbers [n, width] or "
                 "[n, tokens, width] and an id for each of n"
@@ -117,13 +120,12 @@ class SlideFeatures(ItemSource):
 
 
 def _array(path: Path) -> tuple[np.ndarray, list[str] | None]:
-    try:
-        loaded = np.load(path, mmap_mode="r" if path.suffix == ".npy" else None, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded, None
-        return loaded["vectors"], [str(key) for key in loaded["ids"]] if "ids" in loaded else None
-    except (OSError, ValueError, EOFError, KeyError) as problem:
-        raise DataError(f"{path}: not readable as .npy, or as .npz with `vectors` ({problem})") from None
+    if path.suffix == ".npy":
+        return read_npy(path, mapped="r"), None
+    arrays = read_npz(path)
+    if "vectors" not in arrays:
+        raise DataError(f"{path}: no array `vectors`; there are {', '.join(arrays) or 'none'}")
+    return arrays["vectors"], texts_of(arrays["ids"], path) if "ids" in arrays else None
 
 
 def _selected(

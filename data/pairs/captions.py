@@ -13,6 +13,7 @@ from data.pairs.pictures import PICTURES, Fit
 from data.pairs.sources import ItemSource, PictureFiles
 from data.pairs.tables import TABLES, column, read_rows, splits
 from data.sources import resolve
+from data.text.reading import read_text
 
 CREDITS = ("attribution", "licence")
 
@@ -87,7 +88,7 @@ def beside(folder: Path) -> tuple[list[str], list[str | None]]:
     texts: list[str | None] = []
     for path in sorted(f for f in folder.rglob("*") if f.suffix.lower() in PICTURES and not f.name.startswith(".")):
         text = path.with_suffix(".txt")
-        lines = text.read_text(encoding="utf-8").splitlines() if text.is_file() else [""]
+        lines = read_text(text).splitlines() if text.is_file() else [""]
         keys += [path.relative_to(folder).as_posix()] * max(1, len(lines))
         texts += lines or [""]
     return keys, texts

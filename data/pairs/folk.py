@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from data.cohort.read import UNREADABLE
 from data.errors import DataError
 from data.pairs.abc import Notes, Tune, tunes
 from data.pairs.items import Pairs, PairSource, Side, galleries_of_splits
@@ -35,7 +36,7 @@ class FolkPairs(PairSource):
     def _read(self) -> Pairs:
         place = resolve(self.folder)
         table = place / "essen_attributes.jsonl.gz" if place.is_dir() else place
-        songs = pd.read_json(table, lines=True, dtype=False, convert_dates=False)
+        songs = _songs(table)
         books = dict(_books(resolve(self.notes) if self.notes else music21_songs()))
         melodies: list[Notes] = []
         kept: list[int] = []
@@ -57,6 +58,19 @@ class FolkPairs(PairSource):
         if missing:
             account.append(f"{missing} songs without notes are left out; their ABC file is not in {self.notes}")
         return folk_pairs(songs, melodies, account + faults)
+
+
+def _songs(path: Path) -> pd.DataFrame:
+    try:
+        songs = pd.read_json(path, lines=True, dtype=False, convert_dates=False)
+    except (*UNREADABLE, ValueError, KeyError, TypeError) as problem:
+        raise DataError(f"{path}: not readable as JSON lines ({problem}); fetch or import the data set again") from None
+    kinds = {**dict.fromkeys(("file", "split", "caption", "title"), str), "x": int, "functions_en": list}
+    for name in (*kinds, "region", "metre", "key"):
+        kind = kinds.get(name, object)
+        if name not in songs or not songs[name].map(lambda value, kind=kind: isinstance(value, kind)).all():
+            raise DataError(f"{path}: column {name!r} is missing or damaged; fetch or import the data set again")
+    return songs
 
 
 def folk_pairs(songs: pd.DataFrame, melodies: list[Notes], account: list[str]) -> Pairs:
@@ -112,11 +126,23 @@ def music21_songs() -> Path:
 
 def _books(place: Path) -> Iterator[tuple[str, dict[int, Tune]]]:
     """File name -> its tunes."""
+    for name, content in _files(place):
+        try:
+            yield name, tunes(content.decode("latin-1"))
+        except DataError as fault:
+            raise DataError(f"{place}: {name}: {fault}") from None
+
+
+def _files(place: Path) -> Iterator[tuple[str, bytes]]:
+    """ABC files of a folder or zip; nothing is unpacked to disk, whatever a member is called."""
     if place.is_dir():
         for path in sorted(place.glob("*.abc")):
-            yield path.name, tunes(path.read_text(encoding="latin-1"))
+            yield path.name, path.read_bytes()
         return
-    with zipfile.ZipFile(place) as packed:
-        for name in sorted(packed.namelist()):
-            if name.endswith(".abc"):
-                yield Path(name).name, tunes(packed.read(name).decode("latin-1"))
+    try:
+        with zipfile.ZipFile(place) as packed:
+            for name in sorted(packed.namelist()):
+                if name.endswith(".abc"):
+                    yield Path(name).name, packed.read(name)
+    except UNREADABLE as problem:
+        raise DataError(f"{place}: neither a folder nor a zip of ABC files ({problem}); give one of these") from None

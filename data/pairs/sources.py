@@ -16,6 +16,7 @@ from data.pairs.melodies import MELODIES, Notes, read_melody
 from data.pairs.pictures import PICTURES, Fit, Progress, check_pictures, read_picture
 from data.pairs.tables import TABLES, column, read_rows
 from data.sources import resolve
+from data.text.reading import read_text
 
 EXAMPLES = 10
 
@@ -172,7 +173,7 @@ class Texts(ItemSource):
         path = resolve(self.place)
         if path.is_dir():
             files = sorted(path.rglob("*.txt"))
-            pairs = [(f.relative_to(path).with_suffix("").as_posix(), f.read_text(encoding="utf-8")) for f in files]
+            pairs = [(f.relative_to(path).with_suffix("").as_posix(), read_text(f)) for f in files]
         elif path.suffix.lower() in TABLES:
             table = read_rows(path)
             named = self.id or ("id" if "id" in table else None)
@@ -180,7 +181,7 @@ class Texts(ItemSource):
             texts = column(table, self.text, path)
             pairs = [(key or str(k + 1), text or "") for k, (key, text) in enumerate(zip(ids, texts, strict=True))]
         else:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = read_text(path).splitlines()
             pairs = [(str(k + 1), line) for k, line in enumerate(lines)]
         good, notes = usable_texts(pairs, str(path))
         return chosen(self.modality, good, notes, keys, str(path))

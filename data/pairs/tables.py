@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
 import pandas as pd
 
+from data.cohort.read import text_table
 from data.errors import DataError
 from data.pairs.items import SPLITS, split_of
+from data.text.reading import parsed, read_text
 
 TABLES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson"})
 _SPLIT_NAMES = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
@@ -24,16 +25,11 @@ def read_rows(path: Path) -> pd.DataFrame:
     """
     if path.suffix.lower() not in TABLES:
         raise DataError(f"{path}: expected a table that ends in {', '.join(sorted(TABLES))}")
-    try:
-        if path.suffix.lower() in (".jsonl", ".ndjson"):
-            table = _json_lines(path)
-        else:
-            mark = "\t" if path.suffix.lower() == ".tsv" else ","
-            table = pd.read_csv(path, sep=mark, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as problem:
-        raise DataError(f"{path}: not readable as a table ({' '.join(str(problem).split())}); save as UTF-8") from None
+    if path.suffix.lower() in (".jsonl", ".ndjson"):
+        table = _json_lines(path)
+    else:
+        mark = "\t" if path.suffix.lower() == ".tsv" else ","
+        table = text_table(path, "a header and a row per item", sep=mark, keep_default_na=False)
     table = table.astype(object)
     return table.where(table.notna() & (table != ""), None)
 
@@ -68,13 +64,10 @@ def splits(stated: Sequence[object], keys: Sequence[str], where: str) -> list[st
 
 def _json_lines(path: Path) -> pd.DataFrame:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as problem:
-            raise DataError(f"{path} line {number}: not readable as JSON ({problem.msg})") from None
+        row = parsed(line, f"{path} line {number}")
         if not isinstance(row, dict):
             raise DataError(f"{path} line {number}: expected an object in braces, found {type(row).__name__}")
         rows.append(row)

@@ -128,11 +128,21 @@ def _dicom_series(files: list[Path]) -> Iterable[tuple[str, Path]]:
         yield (members[0].parent.name if alone else slide_name(members[0].name)), members[0]
 
 
-def _in_list(source: Path) -> list[SlideFile]:
+def rows_of(path: Path, what: str) -> list[dict[str, str | None]]:
+    """The rows of a small CSV file by column; None where a row is short.
+
+    Raises:
+        DataError: it cannot be read
+    """
     try:
-        rows = list(csv.DictReader(source.read_text(encoding="utf-8-sig").splitlines()))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"slide list {source}: cannot be read ({error})") from error
+        rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{what} {path}: cannot be read ({error}); expected CSV in UTF-8") from error
+    return [{str(name): cell for name, cell in row.items() if name is not None} for row in rows]
+
+
+def _in_list(source: Path) -> list[SlideFile]:
+    rows = rows_of(source, "slide list")
     column = next((c for c in ("path", "slide", "slide_id", "wsi") if rows and c in rows[0]), None)
     if column is None:
         have = ", ".join(rows[0]) if rows else "no rows"
@@ -143,6 +153,7 @@ def _in_list(source: Path) -> list[SlideFile]:
         if not named:
             raise DataError(f"slide list {source}, line {number}: column {column} is empty")
         path = source.parent / named
-        mpp = checked_mpp(row["mpp"], f"slide list {source}, line {number}: mpp") if row.get("mpp") else None
+        given = row.get("mpp")
+        mpp = checked_mpp(given, f"slide list {source}, line {number}: mpp") if given else None
         found.append(SlideFile(slide_name(path.name), path, mpp))
     return found

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -17,6 +18,8 @@ from torch import Tensor
 from data.errors import DataError
 from data.slides.catalogue import slide_name as slide_name  # where readers of features look for it
 
+_STUMBLES = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError, MemoryError)
+"""What h5py and numpy raise on a file whose structure is damaged, which asks for any type, size and place."""
 _PT_KEYS = ("features", "feats", "embeddings")
 
 
@@ -70,7 +73,7 @@ def feature_shape(path: Path) -> BagShape:
     """
     features, coords = _opened(path)
     try:
-        shape = _matrix_shape(features.shape, path)
+        shape = _matrix_shape(features, path)
         return BagShape(shape[0], shape[1], coords is not None)
     finally:
         _close(features)
@@ -88,7 +91,7 @@ def read_features(path: Path, coordinates: bool = False) -> Bag:
     """
     features, coords = _opened(path)
     try:
-        patches, width = _matrix_shape(features.shape, path)
+        patches, width = _matrix_shape(features, path)
         if patches == 0:
             raise DataError(
                 f"slide {path.stem}: {path} holds no patch; leave the slide out, or extract its features again"
@@ -96,7 +99,9 @@ def read_features(path: Path, coordinates: bool = False) -> Bag:
         values = torch.as_tensor(np.asarray(features)).reshape(patches, width).float()
         grid = None if coords is None else torch.as_tensor(np.asarray(coords)).float()
         side = _side(path, coords)
-    except OSError as problem:
+    except DataError:
+        raise
+    except _STUMBLES as problem:
         raise _cut_short(path, problem) from problem
     finally:
         _close(features)
@@ -121,7 +126,7 @@ def read_features(path: Path, coordinates: bool = False) -> Bag:
 def _side(path: Path, coords: h5py.Dataset | Tensor | None) -> float | None:
     """Level-0 pixels a patch is wide: TRIDENT says so beside the features, CLAM in the file of the coordinates."""
     if isinstance(coords, h5py.Dataset) and "patch_size_level0" in coords.attrs:
-        return float(coords.attrs["patch_size_level0"])
+        return _number(coords.attrs["patch_size_level0"])
     clam = path.parent.parent / "patches" / f"{path.stem}.h5"
     if path.parent.name not in ("h5_files", "pt_files") or not clam.is_file():
         return None
@@ -129,7 +134,16 @@ def _side(path: Path, coords: h5py.Dataset | Tensor | None) -> float | None:
         said = file["coords"].attrs if "coords" in file else {}
         if "patch_size" not in said or "downsample" not in said:
             return None
-        return float(said["patch_size"] * np.mean(said["downsample"]))
+        return _number(np.asarray(said["patch_size"]) * np.mean(said["downsample"]))
+
+
+def _number(said: Any) -> float | None:
+    """An attribute as a positive number of pixels; None when it is something else."""
+    try:
+        value = float(said)
+    except (TypeError, ValueError):
+        return None
+    return value if 0 < value < float("inf") else None
 
 
 def _cut_short(path: Path, problem: BaseException) -> DataError:
@@ -145,18 +159,21 @@ def _opened(path: Path) -> tuple[h5py.Dataset | Tensor, h5py.Dataset | Tensor | 
         raise DataError(f"slide {path.stem}: no such file {path}")
     if path.suffix == ".pt":
         return _opened_pt(path)
+    file = None
     try:
         file = h5py.File(path, "r")
-    except OSError as problem:
+        features, coords, found = file.get("features"), file.get("coords"), ", ".join(sorted(file))
+    except _STUMBLES as problem:
+        if file is not None:
+            file.close()
         raise _cut_short(path, problem) from problem
-    if not isinstance(file.get("features"), h5py.Dataset):
-        found = ", ".join(sorted(file)) or "nothing"
-        file.close()
-        raise DataError(
-            f"slide {path.stem}: {path} has no dataset 'features' (found: {found}); it is not a file of features"
-        )
-    coords = file.get("coords")
-    return file["features"], coords if isinstance(coords, h5py.Dataset) else None
+    if isinstance(features, h5py.Dataset):
+        return features, coords if isinstance(coords, h5py.Dataset) else None
+    file.close()
+    raise DataError(
+        f"slide {path.stem}: {path} has no dataset 'features' (found: {found or 'nothing'}); it is not a file of "
+        "features"
+    )
 
 
 def _opened_pt(path: Path) -> tuple[Tensor, Tensor | None]:
@@ -184,7 +201,15 @@ def _close(features: h5py.Dataset | Tensor) -> None:
         features.file.close()
 
 
-def _matrix_shape(shape: Sequence[int], path: Path) -> tuple[int, int]:
+def _matrix_shape(features: h5py.Dataset | Tensor, path: Path) -> tuple[int, int]:
+    """Patches and width; the numbers of a dataset are not read yet."""
+    shape = tuple(features.shape or ())
+    if isinstance(features, Tensor):
+        plain = features.layout == torch.strided and not features.is_complex() and not features.is_quantized
+    else:
+        plain = features.dtype.kind in "fiu"
+    if not plain:
+        raise DataError(f"slide {path.stem}: features of type {features.dtype} in {path}; expected plain real numbers")
     if len(shape) == 3 and shape[0] == 1:
         shape = shape[1:]
     if len(shape) != 2:

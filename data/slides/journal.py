@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 State = Literal["done", "empty", "skipped", "failed"]
 FINISHED: tuple[State, ...] = ("done", "empty")
@@ -47,6 +47,10 @@ class Record:
     facts: Mapping[str, Any] | None = None
     files: tuple[str, ...] = ()
     at: float = 0.0
+
+    def inside(self) -> bool:
+        """Whether every file it names lies in the folder of features."""
+        return all(isinstance(f, str) and not f.startswith("/") and ".." not in f.split("/") for f in self.files)
 
 
 class Journal:
@@ -86,9 +90,11 @@ class Journal:
                 continue
             try:
                 said = json.loads(line)
-                yield Record(**{**said, **{key: _tuple(said[key]) for key in ("warnings", "slide", "files")}})
-            except (ValueError, KeyError, TypeError):
+                record = Record(**{**said, **{key: _tuple(said[key]) for key in ("warnings", "slide", "files")}})
+            except (ValueError, KeyError, TypeError, RecursionError):
                 continue  # cut short by a kill; the slide is done again
+            if isinstance(record.slide_id, str) and record.state in get_args(State) and record.inside():
+                yield record
 
 
 def _tuple(value: list[Any] | None) -> tuple[Any, ...] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -65,17 +64,14 @@ def read_mpp_table(path: Path) -> dict[str, float]:
     Raises:
         DataError: a column is missing, a value is no plausible number, or an identifier has two values
     """
-    from data.slides.catalogue import slide_name
+    from data.slides.catalogue import rows_of, slide_name
 
-    try:
-        rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"mpp table {path}: cannot be read ({error})") from error
     table: dict[str, float] = {}
-    for row in rows:
-        if row.get("slide_id") is None or row.get("mpp") is None:
-            raise DataError(f"mpp table {path}: needs the columns slide_id and mpp, found {', '.join(rows[0])}")
-        name, mpp = slide_name(row["slide_id"].strip()), _number(row["mpp"])
+    for row in rows_of(path, "mpp table"):
+        slide = row.get("slide_id")
+        if slide is None or row.get("mpp") is None:
+            raise DataError(f"mpp table {path}: needs the columns slide_id and mpp, found {', '.join(row)}")
+        name, mpp = slide_name(slide.strip()), _number(row["mpp"])
         if mpp is None or not PLAUSIBLE[0] <= mpp <= PLAUSIBLE[1]:
             raise DataError(
                 f"mpp table {path}: {name} has mpp {row['mpp']!r}; expected {PLAUSIBLE[0]} to {PLAUSIBLE[1]}"

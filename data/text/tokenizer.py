@@ -12,12 +12,16 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from data.errors import DataError
 
 PADDING = 0
 FIRST_BYTE = 1
 FIRST_MERGE = FIRST_BYTE + 256
 SMALLEST = FIRST_MERGE
+LONGEST_PIECE = 4 * 65
+"""Bytes of a piece at most: a word is matched up to 64 characters and the blank before it."""
 _WORD = re.compile(r" ?\w{1,64}| ?[^\w\s]")
 Pair = tuple[int, int]
 
@@ -51,6 +55,8 @@ class Tokenizer:
             if max(a, b) >= len(self._bytes) or min(a, b) < FIRST_BYTE:
                 raise ValueError(f"Tokenizer: merge of {a} and {b} before they exist; the vocabulary is damaged")
             self._bytes.append(self._bytes[a] + self._bytes[b])
+            if len(self._bytes[-1]) > LONGEST_PIECE:
+                raise ValueError(f"Tokenizer: a piece longer than any word, {LONGEST_PIECE} bytes; it is damaged")
         self._words: dict[str, list[int]] = {}
 
     @classmethod
@@ -65,6 +71,23 @@ class Tokenizer:
             raise ValueError(f"vocabulary={vocabulary}: expected at least {SMALLEST}, the bytes and padding")
         count = Counter(word for text in texts for word in words(text))
         return cls(_merges(count, vocabulary - SMALLEST))
+
+    @classmethod
+    def restored(cls, state: Any) -> Tokenizer:
+        """The vocabulary that `state` wrote, from a file nobody vouches for.
+
+        Raises:
+            DataError: it is not one
+        """
+        try:
+            return cls([(int(a), int(b)) for a, b in state["merges"]])
+        except (KeyError, IndexError, TypeError, ValueError, OverflowError) as problem:
+            raise DataError(f"not the vocabulary of a tokenizer ({problem}); train the run again") from None
+
+    @property
+    def state(self) -> dict[str, list[list[int]]]:
+        """Everything that makes this vocabulary, as plain numbers."""
+        return {"merges": [list(pair) for pair in self.merges]}
 
     def __len__(self) -> int:
         return len(self._bytes)

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from data.errors import DataError
+
 # Sandler et al. 2018, table 2: expansion, channels, blocks, stride of the first block.
 BLOCKS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
@@ -58,13 +60,17 @@ def load_weights(network: MobileNetV2Features, path: Path) -> MobileNetV2Feature
     """Load torchvision's weights; its classifier is not part of this network.
 
     Raises:
-        ValueError: the file is no MobileNetV2
+        DataError: the file is damaged or no MobileNetV2
     """
-    state = torch.load(path, map_location="cpu", weights_only=True)
     try:
-        network.load_state_dict({key: value for key, value in state.items() if not key.startswith("classifier.")})
-    except RuntimeError as error:
-        raise ValueError(f"{path}: not the weights of a MobileNetV2 ({str(error).splitlines()[-1].strip()})") from error
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        names = state.keys()
+    except Exception as error:  # foreign bytes are taken for sizes, types and names, and end in any way
+        raise DataError(f"{path}: cannot be read as weights ({error}); fetch the file again") from None
+    try:
+        network.load_state_dict({key: state[key] for key in names if not str(key).startswith("classifier.")})
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: not the weights of a MobileNetV2 ({str(error).splitlines()[-1].strip()})") from error
     return network
 
 

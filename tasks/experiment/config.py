@@ -33,6 +33,7 @@ TASKS = {
 }
 """Task -> the class whose constructor its configs are typed by."""
 Tree = dict[str, Any]
+MOST_ENTRIES = 50_000
 
 
 def overlay(files: Sequence[Path | str], overrides: Iterable[str] = ()) -> Tree:
@@ -103,15 +104,19 @@ def _read(file: Path, seen: tuple[Path, ...]) -> Tree:
         raise ConfigError(f"{file}: extends itself through {' -> '.join(str(path) for path in seen)}")
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # a date such as 2026-13-01 is a ValueError
         place = getattr(error, "problem_mark", None)
         where = f" line {place.line + 1}" if place else ""
         raise ConfigError(f"{file}{where}: not readable as YAML ({getattr(error, 'problem', error)})") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{file}: expected a mapping at the top, found {type(content).__name__}")
-    parents = content.pop("extends", [])
+    _refuse_endless(content, file)
+    said = content.pop("extends", None) or []
+    parents = [said] if isinstance(said, str) else said
+    if not isinstance(parents, list) or not all(isinstance(parent, str) and "\0" not in parent for parent in parents):
+        raise ConfigError(f"{file}: extends {said!r}; expected the name of a config, or a list of names")
     tree: Tree = {}
-    for parent in [parents] if isinstance(parents, str) else parents:
+    for parent in parents:
         beside = (file.parent / parent).resolve()
         path = next((place for place in [beside, *_shipped(parent)] if place.is_file()), None)
         if path is None:
@@ -120,6 +125,22 @@ def _read(file: Path, seen: tuple[Path, ...]) -> Tree:
             )
         tree = merge(tree, _read(path, (*seen, file)))
     return merge(tree, content)
+
+
+def _refuse_endless(content: Tree, file: Path) -> None:
+    """References of YAML can name one another in a circle or a billion times over; names must be text."""
+    waiting: list[Any] = [content]
+    for _ in range(MOST_ENTRIES):
+        if not waiting:
+            return
+        node = waiting.pop()
+        if isinstance(node, dict):
+            if odd := [key for key in node if not isinstance(key, str)]:
+                raise ConfigError(f"{file}: the name {odd[0]!r} is {type(odd[0]).__name__}; put it in quotes")
+            waiting += node.values()
+        elif isinstance(node, list):
+            waiting += node
+    raise ConfigError(f"{file}: more than {MOST_ENTRIES} entries; are its references (&, *) going in a circle?")
 
 
 def override(text: str, tree: Tree) -> Tree:
@@ -134,7 +155,7 @@ def override(text: str, tree: Tree) -> Tree:
     key, raw = match.groups()
     try:
         value = yaml.safe_load(raw)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise ConfigError(f"override '{text}': the value is not readable as YAML") from None
     path: list[str] = []
     node: Any = tree

@@ -25,6 +25,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from tasks.experiment.folder import RunError
 from tasks.experiment.launch import in_rank
 from tasks.experiment.ranks import TellParts, shared
+from tasks.experiment.saved import Damaged, read_saved
 from tasks.experiment.signatures import ConfigError, named_class
 from tasks.experiment.trainer import TrainerOptions
 
@@ -62,7 +63,7 @@ class WholeCheckpoints(TorchCheckpointIO):
             raise RunError(f"{path}: {reason}") from None
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        return dict(torch.load(path, map_location=map_location, weights_only=True))
+        return dict(read_saved(Path(path)))
 
 
 class StepSeed(Callback):
@@ -103,21 +104,23 @@ class PlainProgress(Callback):
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The last readable checkpoint: the newest, or the one before it when the newest is damaged."""
+    """The last readable checkpoint: the newest, or the one before it when the newest is damaged, which is said."""
+    damaged = False
     for name in (CHECKPOINT, PREVIOUS):
         path = folder / name
         if not path.is_file():
             continue
         try:
-            torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-            logging.getLogger("fusion").warning("%s is damaged (%s); falling back", path, type(error).__name__)
-        except Exception as error:
-            if type(error).__name__ != "UnpicklingError":
-                raise
-            logging.getLogger("fusion").warning("%s is damaged or unsafe; falling back", path)
+            whole = read_saved(path)
+            if not isinstance(whole, dict) or not {"epoch", "state_dict", "loops"} <= whole.keys():
+                raise Damaged("not a checkpoint of a fit")
+        except Damaged as error:
+            damaged = True
+            logging.getLogger("fusion").warning("%s is damaged or unsafe (%s); falling back", path, error)
         else:
             return path
+    if damaged:
+        logging.getLogger("fusion").warning("%s: no checkpoint can be read; the fit starts anew", folder)
     return None
 
 

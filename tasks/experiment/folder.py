@@ -28,6 +28,8 @@ from typing import Any
 
 import yaml
 
+from data.errors import one_line
+
 PACKAGES = (
     "torch",
     "triton",
@@ -45,6 +47,9 @@ PACKAGES = (
 
 class RunError(RuntimeError):
     """A run folder cannot be used as asked; the message says what to do."""
+
+    def __init__(self, message: str):
+        super().__init__(one_line(message))
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -97,7 +102,7 @@ class RunFolder:
         if stored.is_file():
             if not resume:
                 raise RunError(f"{self.path}: holds a run already; continue it with --resume or give another name=NAME")
-            before = yaml.safe_load(stored.read_text()) or {}
+            before = _read_config(stored)
             if before != config:
                 key, old, new = next(differences(before, config))
                 raise RunError(
@@ -118,8 +123,7 @@ class RunFolder:
 
     @property
     def config(self) -> dict[str, Any]:
-        content = yaml.safe_load((self.path / "config.yaml").read_text())
-        return dict(content)
+        return _read_config(self.path / "config.yaml")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -143,6 +147,16 @@ class RunFolder:
             yield
         finally:
             os.close(handle)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise RunError(f"{path}: cannot be read ({error}); restore it, or give another name=NAME") from None
+    if not isinstance(content, dict):
+        raise RunError(f"{path}: not the config of a run; restore it, or give another name=NAME")
+    return content
 
 
 def differences(before: Any, after: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -12,9 +12,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 from typing import Any, get_origin, get_type_hints
 
+from data.errors import one_line
+
 
 class ConfigError(ValueError):
     """A config names something that does not exist, or gives it a value of the wrong kind."""
+
+    def __init__(self, message: str):
+        super().__init__(one_line(message))
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

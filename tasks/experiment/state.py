@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from typing import Any
 
 import pandas as pd
 
+from data.errors import DataError
+from data.text.reading import parsed_object
 from tasks.experiment.folder import RunFolder
 from tasks.experiment.report import Failure
 
@@ -59,11 +60,11 @@ def described(run: Path) -> dict[str, Any]:
     done = [path for path in units if (path / "done.json").is_file()]
     failed = [path for path in units if path not in done and (path / "error.txt").is_file()]
     ended = {_name(path) for path in (*done, *failed)}
-    left_out: dict[str, str] = json.loads(text(run / LEFT_OUT) or "{}")
+    left_out = {arm: str(why) for arm, why in _object(run / LEFT_OUT).items()}
     return {
         "path": run,
         "config": folder.config,
-        "environment": json.loads(text(run / "environment.json") or "{}"),
+        "environment": _object(run / "environment.json"),
         "account": text(run / "account.txt"),
         "left_out": left_out,
         "done": [_name(path) for path in done],
@@ -79,7 +80,15 @@ def arm_units(run: Path) -> list[Path]:
 
 def text(path: Path) -> str:
     """A file's content; empty when there is none."""
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """A JSON object of the run; empty when there is none or it was cut short, which no figure depends on."""
+    try:
+        return parsed_object(text(path) or "{}", str(path))
+    except DataError:
+        return {}
 
 
 def table(path: Path) -> pd.DataFrame | None:

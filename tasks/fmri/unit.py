@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from data.array_files import read_npz
 from data.brain.brain import Brains
 from data.brain.splits import Split
 from data.errors import DataError
@@ -114,8 +115,7 @@ def read_maps(path: Path) -> dict[str, dict[str, np.ndarray]]:
     """What `write_maps` wrote: subject -> name -> one value per voxel; empty without a file."""
     maps: dict[str, dict[str, np.ndarray]] = {}
     if path.is_file():
-        with np.load(path) as stored:
-            for key in stored.files:
-                subject, _, name = key.partition("/")
-                maps.setdefault(subject, {})[name] = stored[key]
+        for key, values in read_npz(path).items():
+            subject, _, name = key.partition("/")
+            maps.setdefault(subject, {})[name] = values
     return maps

@@ -15,23 +15,29 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, get_args
 
 import numpy as np
 
+from data.array_files import read_npy
 from data.errors import DataError
+from data.text.reading import parsed_object, read_text
 from tasks.experiment.folder import RunError, write_whole
 from tasks.retrieval.faiss_backends import FaissOptions, FaissRows
-from tasks.retrieval.index import Index, Settings
-from tasks.retrieval.stored_items import StoredItems
+from tasks.retrieval.index import Backend, Index, Settings
+from tasks.retrieval.scores import Score
+from tasks.retrieval.stored_items import Precision, StoredItems
 
 VERSION = 1
 MANIFEST = "manifest.json"
+ARRAYS = re.compile(r"items-\d{6}")
+FILE = re.compile(r"\w+\.(npy|jsonl|faiss)")
 MOSTLY_DEAD = 0.25
 """Share of dead rows above which a save drops them and makes the FAISS structures anew."""
 
@@ -76,10 +82,17 @@ def load(folder: Path) -> Index:
         raise DataError(f"{folder}: {fault}; restore the folder or index the items again")
     at = folder / manifest["arrays"]
     settings = _settings(manifest["settings"])
-    rows = [json.loads(line) for line in (at / "items.jsonl").read_text(encoding="utf-8").splitlines()]
-    tokens = np.load(at / "tokens.npy", mmap_mode="c") if settings.with_tokens else None
-    vectors = np.load(at / "vectors.npy", mmap_mode="c")
-    alive, lengths = np.load(at / "alive.npy"), np.load(at / "lengths.npy")
+    lines = read_text(at / "items.jsonl").splitlines()
+    rows = [parsed_object(line, f"{at / 'items.jsonl'}: line {k + 1}") for k, line in enumerate(lines)]
+    if not all(isinstance(row.get("id"), str) and isinstance(row.get("about"), dict) for row in rows):
+        raise DataError(f"{at / 'items.jsonl'}: a line without id or about; index the items again")
+    tokens = read_npy(at / "tokens.npy", "c") if settings.with_tokens else None
+    vectors, alive, lengths = (
+        read_npy(at / "vectors.npy", "c"),
+        read_npy(at / "alive.npy"),
+        read_npy(at / "lengths.npy"),
+    )
+    _refuse_strange(at, settings, vectors, alive, lengths, tokens)
     items = StoredItems.restored([row["id"] for row in rows], vectors, alive, tokens, lengths)
     about = {row["id"]: row["about"] for row, living in zip(rows, alive, strict=True) if living}
     index = Index(settings, items, about)
@@ -125,6 +138,21 @@ def verify(folder: Path) -> list[str]:
     return faults
 
 
+def _refuse_strange(
+    at: Path, settings: Settings, vectors: np.ndarray, alive: np.ndarray, lengths: np.ndarray, tokens: np.ndarray | None
+) -> None:
+    """Arrays of another kind or shape than an index has."""
+    kinds = {"vectors": (vectors, 2, "f"), "alive": (alive, 1, "b"), "lengths": (lengths, 1, "i")}
+    if tokens is not None:
+        kinds["tokens"] = (tokens, 2, "f")
+    for name, (array, dimensions, kind) in kinds.items():
+        fits = array.ndim == dimensions and array.dtype.kind == kind
+        if not fits or (dimensions == 2 and array.shape[1] != settings.width) or (kind == "i" and (array < 0).any()):
+            raise DataError(
+                f"{at / name}.npy: {array.dtype} of shape {array.shape} is no part of this index; restore it"
+            )
+
+
 def described(folder: Path) -> dict[str, Any]:
     """The manifest: version, settings, counts and files.
 
@@ -135,8 +163,8 @@ def described(folder: Path) -> dict[str, Any]:
 
 
 def _write(index: Index, folder: Path) -> None:
-    before = json.loads((folder / MANIFEST).read_text()) if (folder / MANIFEST).is_file() else {}
-    number = int(before.get("arrays", "items-000000").split("-")[1]) + 1
+    written = [int(path.name.split("-")[1]) for path in folder.glob("items-*") if ARRAYS.fullmatch(path.name)]
+    number = max(written, default=0) + 1
     name = f"items-{number:06d}"
     at = folder / name
     shutil.rmtree(at, ignore_errors=True)
@@ -182,13 +210,35 @@ def _manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(f"{folder}: not an index (no {MANIFEST}); `retrieval index` makes one")
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        manifest = parsed_object(read_text(path), str(path))
         version = int(manifest["version"])
-    except (ValueError, KeyError, TypeError) as error:
+        if version == VERSION:
+            _check(manifest)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: not readable ({error}); restore it or index the items again") from None
     if version != VERSION:
         raise DataError(f"{path}: version {version}, this program reads {VERSION}; index the items again")
     return manifest
+
+
+def _check(manifest: dict[str, Any]) -> None:
+    """Every entry of a manifest is what `_write` puts there; files are named, never placed.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: one is not
+    """
+    if not ARRAYS.fullmatch(manifest["arrays"]) or not isinstance(manifest["items"], int):
+        raise ValueError(f"arrays {manifest['arrays']!r} of {manifest['items']!r} items")
+    for name, known in manifest["files"].items():
+        if not FILE.fullmatch(name) or not isinstance(known["bytes"], int) or not isinstance(known["sha256"], str):
+            raise ValueError(f"file {name!r}")
+    settings = _settings(manifest["settings"])
+    kinds = {"encoder": str, "width": int, "weight": int | float, "token_candidates": int, "vector_candidates": int}
+    odd = [name for name, kind in kinds.items() if not isinstance(getattr(settings, name), kind)]
+    choices = {"score": get_args(Score), "backend": get_args(Backend), "precision": get_args(Precision)}
+    odd += [name for name, known in choices.items() if getattr(settings, name) not in known]
+    if odd or not isinstance(settings.origin, dict) or settings.width < 1:
+        raise ValueError(f"settings.{odd[0] if odd else 'origin'}")
 
 
 def _settings(said: dict[str, Any]) -> Settings:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import torch
 
+from data.errors import DataError
 from encoders.encoder import Encoder
 from encoders.frozen import encoder_hash
 from tasks.experiment.folder import RunError, write_whole
+from tasks.experiment.saved import Damaged, read_saved
 from tasks.retrieval.experiment import RetrievalExperiment
 from tasks.retrieval.objectives import Objective
 from tasks.retrieval.scores import Score
@@ -58,13 +60,16 @@ class Trained:
         if not (unit / FILE).is_file():
             raise RunError(f"{unit}: no {FILE}; this unit is not finished, train it with --resume")
         towers, objective = experiment.build_towers(), experiment.objectives[arm]()
-        kept = torch.load(unit / FILE, map_location="cpu", weights_only=True)
+        try:
+            kept = read_saved(unit / FILE)
+        except Damaged as error:
+            raise RunError(f"{unit / FILE}: cannot be loaded ({error}); train the run again") from None
         try:
             missing = [
                 name for name in towers.load_state_dict(kept["towers"], strict=False)[0] if not _frozen(towers, name)
             ]
             objective.load_state_dict(kept["objective"])
-        except (RuntimeError, KeyError) as error:
+        except (RuntimeError, KeyError, TypeError, AttributeError, DataError) as error:
             missing = [str(error).splitlines()[0]]
         if missing:
             raise RunError(f"{unit}: weights do not fit this version ({missing[0]}); train the run again")

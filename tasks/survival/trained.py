@@ -17,7 +17,9 @@ from data.cohort.batch import CohortSizes
 from data.cohort.cohort import Cohort
 from data.cohort.prepare import Fitted, Prepared
 from data.errors import DataError
+from data.text.reading import parsed_object, read_text
 from tasks.experiment.folder import RunError, write_whole
+from tasks.experiment.saved import read_saved
 from tasks.survival.baselines import Baseline
 from tasks.survival.curves import survival_curves
 from tasks.survival.experiment import SurvivalExperiment
@@ -78,11 +80,14 @@ class Trained:
         for name in (WEIGHTS, PREPARED, SIZES):
             if not (folder / name).is_file():
                 raise RunError(f"{folder}: no {name}; this unit is not finished, continue the run with --resume")
-        said = json.loads((folder / SIZES).read_text())
-        sizes = CohortSizes(said["patch_width"], said["gene_groups"], tuple(said["covariates"]), said["outputs"])
+        try:
+            said = parsed_object(read_text(folder / SIZES), str(folder / SIZES))
+            sizes = CohortSizes(said["patch_width"], said["gene_groups"], tuple(said["covariates"]), said["outputs"])
+        except (DataError, KeyError, TypeError) as error:
+            raise RunError(f"{folder / SIZES}: not what was saved ({error}); train this unit again") from None
         model = experiment.networks[arm](sizes)
         try:
-            model.load_state_dict(torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True))
+            model.load_state_dict(read_saved(folder / WEIGHTS))
         except Exception as error:
             # A damaged archive, an unsafe pickle and a foreign state all mean the same to the user.
             raise RunError(f"{folder / WEIGHTS}: cannot be loaded ({' '.join(str(error).split())[:200]})") from None

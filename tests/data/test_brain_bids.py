@@ -121,7 +121,7 @@ SPOILED: dict[str, tuple[Callable[[Path], object], dict[str, object], str]] = {
     "sidecar broken": (
         lambda f: (f / "task-objects_bold.json").write_text("{"),
         {},
-        r"task-objects_bold\.json: not JSON",
+        r"task-objects_bold\.json: not readable as JSON",
     ),
     "two tasks": (rename_task, {}, r"runs of 2 tasks \(objects, rest\); say which one \(task: \.\.\.\)"),
     "no such task": (lambda f: None, {"task": "faces"}, "no run of task faces; there are objects"),
@@ -170,7 +170,7 @@ def test_one_subject_s_broken_sidecar_stops_that_subject_alone(bids: Path):
     assert list(brains.subjects) == ["02"]
     assert len(brains.account) == 2
     assert brains.account[0].startswith("subject 01 left out: ")
-    assert "run-1_bold.json: not JSON" in brains.account[0]
+    assert "run-1_bold.json: not readable as JSON" in brains.account[0]
 
 
 def test_runs_and_participants_without_events_are_counted(bids: Path):

@@ -73,7 +73,7 @@ def test_given_targets_that_are_not_there_are_named(brains: Brains, tmp_path: Pa
     np.savez(file, candidates=np.array(brains.candidates), tokens=np.full((5, 3), np.nan))
     with pytest.raises(DataError, match="tokens hold NaN"):
         GivenTargets(str(file)).embed(brains, [])
-    with pytest.raises(DataError, match="cannot be read as an npz file"):
+    with pytest.raises(DataError, match=r"none\.npz: no such file"):
         GivenTargets(str(tmp_path / "none.npz")).embed(brains, [])
 
 
