@@ -6,11 +6,11 @@ STAMP := $(VENV)/.installed
 FIT := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
 PYTHON ?= $(firstword $(foreach p,python3.12 python3.11 python3,$(shell $(p) -c '$(FIT)' >/dev/null 2>&1 && echo $(p))))
 JOBS ?= 2
-FAST := not slow and not gpu
+FAST := not slow and not gpu and not faults
 # Shapes and types of these rooms' functions are checked while their tests run; Triton kernels cannot be wrapped.
 ROOMS := fusion,encoders,data,tasks
 
-.PHONY: demo test slow ranks lint format bench clean
+.PHONY: demo test slow ranks faults lint format bench clean
 
 demo: $(STAMP)
 	$(BIN)/fusion demo
@@ -21,6 +21,9 @@ test: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n $(JOBS) -m "$(FAST) and not unchecked" --jaxtyping-packages=$(ROOMS),beartype.beartype $(ARGS)
 	$(BIN)/python -m pytest -n $(JOBS) -m "$(FAST) and unchecked" $(ARGS)
+
+faults: $(STAMP)
+	$(BIN)/python -m pytest tests/faults tests/fuzz -n $(JOBS) -m "not gpu" --hypothesis-profile=faults --durations=10 $(ARGS)
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -n $(JOBS) -m slow $(ARGS)

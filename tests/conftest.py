@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +17,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "compile" in item.name:
             item.add_marker(pytest.mark.unchecked)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """What the fault suite counted, over all its tests."""
+    counts: Counter[str] = Counter()
+    for ending in terminalreporter.stats.values():
+        for report in ending:
+            if getattr(report, "when", None) == "teardown":
+                counts.update({name: n for name, n in report.user_properties if isinstance(n, int)})
+    if counts and terminalreporter.config.getoption("--hypothesis-profile", None) == "faults":
+        terminalreporter.section("counted")
+        for name, count in sorted(counts.items()):
+            terminalreporter.write_line(f"{count:>8,} {name}")
 
 
 @pytest.fixture(scope="session")

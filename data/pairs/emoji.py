@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import UInt8
 
+from data.cohort.read import UNREADABLE
 from data.errors import DataError
 from data.pairs.collages import Collage, composed, drawn_collages
 from data.pairs.items import Gallery, Pairs, PairSource, Side
@@ -73,10 +74,14 @@ class EmojiPack:
 
     def picture(self, style: str, concept: str) -> UInt8[np.ndarray, "3 64 64"]:
         """One drawing."""
-        if style not in self._content:
-            with zipfile.ZipFile(self.folder / f"{style}.zip") as packed:
-                self._content[style] = {name.removesuffix(".png"): packed.read(name) for name in packed.namelist()}
-        return decoded(self._content[style][concept])
+        path = self.folder / f"{style}.zip"
+        try:
+            if style not in self._content:
+                with zipfile.ZipFile(path) as packed:
+                    self._content[style] = {name.removesuffix(".png"): packed.read(name) for name in packed.namelist()}
+            return decoded(self._content[style][concept])
+        except (*UNREADABLE, KeyError, ValueError, SyntaxError) as problem:
+            raise DataError(f"{path}: no picture of {concept} ({problem}); import the data set again") from None
 
     def pictures(self, drawings: Sequence[tuple[str, str]]) -> UInt8[np.ndarray, "b 3 64 64"]:
         """Drawings of (style, concept)."""

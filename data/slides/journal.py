@@ -77,15 +77,19 @@ class Journal:
         """The last record of each slide."""
         return {record.slide_id: record for record in self._records(b"")}
 
-    def last(self, slide_id: str) -> Record | None:
-        """The last record of one slide."""
-        needle = f'"slide_id":{json.dumps(slide_id)},'.encode()
-        return next((r for r in reversed(list(self._records(needle))) if r.slide_id == slide_id), None)
+    def size(self) -> int:
+        """Its bytes now: what is appended later stands behind them, whatever any clock says."""
+        return self.path.stat().st_size if self.path.exists() else 0
 
-    def _records(self, needle: bytes) -> Iterator[Record]:
+    def last(self, slide_id: str, since: int = 0) -> Record | None:
+        """The last record of one slide, of those that stand behind the first `since` bytes."""
+        needle = f'"slide_id":{json.dumps(slide_id)},'.encode()
+        return next((r for r in reversed(list(self._records(needle, since))) if r.slide_id == slide_id), None)
+
+    def _records(self, needle: bytes, since: int = 0) -> Iterator[Record]:
         if not self.path.exists():
             return
-        for line in self.path.read_bytes().splitlines():
+        for line in self.path.read_bytes()[since:].splitlines():
             if needle not in line:
                 continue
             try:

@@ -73,6 +73,24 @@ def write_whole(path: Path, content: str | bytes) -> None:
         raise RunError(f"{path}: cannot be written ({error.strerror})") from None
 
 
+def sweep_up(folder: Path) -> None:
+    """Remove the temporary files of `write_whole` whose writers were killed; those of living processes stay."""
+    for left in folder.glob(".*.tmp"):
+        writer = left.name.removesuffix(".tmp").rpartition(".")[2]
+        if writer.isdigit() and not _alive(int(writer)):
+            left.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # somebody else's
+        return True
+    return process != os.getpid()  # of an earlier process of this number: this one sweeps before it writes
+
+
 class RunFolder:
     """One experiment's folder."""
 
@@ -133,7 +151,12 @@ class RunFolder:
             RunError: another process writes this run, or the folder cannot be made
         """
         self._made()
-        handle = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+        try:
+            handle = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+        except OSError as error:
+            raise RunError(
+                f"{self.path}: cannot be written ({error.strerror}); give another folder with runs=DIR"
+            ) from None
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -144,6 +167,7 @@ class RunFolder:
                 ) from None
             os.ftruncate(handle, 0)
             os.pwrite(handle, str(os.getpid()).encode(), 0)
+            sweep_up(self.path)
             yield
         finally:
             os.close(handle)

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from data.errors import one_line
+
 
 class Damaged(ValueError):
     """A file is not what was saved; the message says how that shows."""
@@ -29,4 +31,4 @@ def read_saved(path: Path) -> Any:
     except Damaged:
         raise
     except Exception as error:  # foreign bytes are taken for sizes, types and names, and end in any way
-        raise Damaged(" ".join(str(error).split())[:200] or type(error).__name__) from None
+        raise Damaged(one_line(str(error))[:200] or type(error).__name__) from None

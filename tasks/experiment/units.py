@@ -19,7 +19,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from tasks.experiment.engine import stream
-from tasks.experiment.folder import RunError, fingerprint, write_whole
+from tasks.experiment.folder import RunError, fingerprint, sweep_up, write_whole
 from tasks.experiment.launch import run_in_ranks
 
 
@@ -77,6 +77,7 @@ def run_unit(unit: Unit) -> Outcome:
     try:
         unit.folder.mkdir(parents=True, exist_ok=True)
         (unit.folder / "error.txt").unlink(missing_ok=True)
+        sweep_up(unit.folder)
         # One thread each: units beside one another do not wait for one another, and `--jobs` changes no number.
         with _logged(unit.folder / "log.txt"), threadpool_limits(1):
             facts = unit.run()

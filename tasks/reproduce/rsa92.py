@@ -13,6 +13,7 @@ import pandas as pd
 from jaxtyping import Float
 from scipy.io import loadmat
 
+from data.array_files import read_npz
 from data.errors import DataError
 from tasks.fmri.rsa import between_people, category_model, compare_rdms, identification, noise_ceiling
 from tasks.reproduce.rows import Result, Row, at_least, close, result
@@ -47,7 +48,7 @@ def people(folder: Path, area: str) -> Float[np.ndarray, "s n n"]:
     Raises:
         DataError: the file is not there
     """
-    return np.load(_present(folder / f"fmri_{area}_RDMs.npz"))["Net_RDM"]
+    return read_npz(_present(folder / f"fmri_{area}_RDMs.npz"))["Net_RDM"]
 
 
 def _present(path: Path) -> Path:

@@ -28,7 +28,7 @@ import numpy as np
 from data.array_files import read_npy
 from data.errors import DataError
 from data.text.reading import parsed_object, read_text
-from tasks.experiment.folder import RunError, write_whole
+from tasks.experiment.folder import RunError, sweep_up, write_whole
 from tasks.retrieval.faiss_backends import FaissOptions, FaissRows
 from tasks.retrieval.index import Backend, Index, Settings
 from tasks.retrieval.scores import Score
@@ -53,7 +53,8 @@ def save(index: Index, folder: Path) -> None:
         RunError: the folder holds something else, is being written by another process, or the disk is full
     """
     if folder.exists() and not (folder / MANIFEST).is_file() and any(p.name != ".lock" for p in folder.iterdir()):
-        left_over = [p for p in folder.iterdir() if not (p.name == ".lock" or p.name.startswith("items-"))]
+        ours = (".lock", "items-", f".{MANIFEST}.")  # of a first save that was killed
+        left_over = [p for p in folder.iterdir() if not p.name.startswith(ours)]
         if left_over:
             raise RunError(f"{folder}: holds {left_over[0].name}, which is no part of an index; give another folder")
     if index.settings.backend == "exact":
@@ -65,6 +66,7 @@ def save(index: Index, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder):
+            sweep_up(folder)
             _write(index, folder)
     except OSError as error:
         reason = "the disk is full; free some space" if error.errno == errno.ENOSPC else str(error.strerror)

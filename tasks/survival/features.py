@@ -10,7 +10,7 @@ import errno
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -105,7 +105,8 @@ class Order:
         settings: resolved `FeatureSettings`
         layout: of the files
         source_mpp: micrometres per pixel for headers that say nothing
-        started: when the run began; what another run did to a slide since then is not tried again
+        since: bytes of the journal when the run began; what another run did to a slide since then is not tried again.
+            Not a time: the clocks of two machines differ, and one of them may be set back
         readers: processes that read one slide together; 0 = the process of the unit
     """
 
@@ -113,7 +114,7 @@ class Order:
     settings: Tree
     layout: Layout
     source_mpp: float | None
-    started: float
+    since: int
     readers: int = 0
 
     def for_slide(self, slide: SlideFile) -> Tree:
@@ -135,8 +136,8 @@ def extract_slide(slide: SlideFile, order: Order) -> Record | str:
         if not held:
             return holder(lock)
         settings, mark = order.for_slide(slide), stamp(slide.path)
-        before = journal.last(slide.slide_id)
-        tried_since = before is not None and before.at >= order.started and before.settings == settings
+        before, lately = journal.last(slide.slide_id), journal.last(slide.slide_id, order.since)
+        tried_since = lately is not None and lately.settings == settings
         if before is not None and (tried_since or why_again(before, settings, mark, order.out) is None):
             return before
         start = time.perf_counter()
@@ -292,7 +293,7 @@ def extract(
         EncoderFailed: the encoder cannot take patches of this size
         RunError: the engine cannot be reached
     """
-    started = time.time()
+    started = time.monotonic()
     if source_mpp is not None:
         checked_mpp(source_mpp, "--source-mpp")
     chosen = resolved_settings(settings)
@@ -301,7 +302,7 @@ def extract(
         table = read_mpp_table(mpp_table)
         files = [replace(file, mpp=table.get(file.slide_id, file.mpp)) for file in files]
     journal = Journal(out / "journal.jsonl")
-    known = journal.latest()
+    since, known = journal.size(), journal.latest()
     finished = sum(record.state in FINISHED for record in known.values())
     if finished and not resume:
         raise DataError(
@@ -310,15 +311,15 @@ def extract(
         )
     jobs = jobs or os.cpu_count() or 1
     readers = 0 if engine else _readers(chosen, len(files), jobs, share)
-    order = Order(out.absolute(), chosen, layout, source_mpp, started, readers)
+    order = Order(out.absolute(), chosen, layout, source_mpp, since, readers)
     _refuse_early(order, on_cluster=engine is not None)
     for file in files:
         again = why_again(known.get(file.slide_id), order.for_slide(file), stamp(file.path), out)
         if resume and again not in (None, "new"):
             tell(f"{file.slide_id}: again, {again}")
     files = [replace(file, path=file.path.absolute()) for file in files]
-    rows = _run(files, order, 0 if readers else jobs, engine, tell)
-    summarise(rows, order.out, layout, chosen, time.time() - started)
+    rows = _run(files, order, known, 0 if readers else jobs, engine, tell)
+    summarise(rows, order.out, layout, chosen, time.monotonic() - started)
     return int(any(row.state not in FINISHED for row in rows)), rows
 
 
@@ -346,7 +347,12 @@ def _readers(settings: Tree, slides: int, jobs: int, share: str) -> int:
 
 
 def _run(
-    files: Sequence[SlideFile], order: Order, jobs: int, engine: str | None, tell: Callable[[str], None]
+    files: Sequence[SlideFile],
+    order: Order,
+    known: Mapping[str, Record],
+    jobs: int,
+    engine: str | None,
+    tell: Callable[[str], None],
 ) -> list[Record]:
     """Every slide once; those another run is working on are looked at again until that run has done or left them."""
     rows: dict[str, Record] = {}
@@ -363,7 +369,7 @@ def _run(
                 ended = Record(file.slide_id, "failed", _in_words(ended), settings=asked, at=time.time())
                 Journal(order.out / "journal.jsonl").append(ended)
             rows[file.slide_id] = ended
-            kept = " (kept)" if ended.at < order.started else ""
+            kept = " (kept)" if ended == known.get(file.slide_id) else ""
             tell(f"{len(rows)}/{len(files)} {line(ended)}{kept}")
         if len(busy) == len(waiting):
             time.sleep(PATIENCE)
