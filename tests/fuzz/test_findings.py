@@ -1,0 +1,198 @@
+"""What fuzzing and killing found, each as its smallest case, with what is said now."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+from data.brain.events import read_volume_labels
+from data.brain.images import header_tr, open_bold, read_mask
+from data.brain.openfmri import OpenFmriBrains
+from data.cohort.read import read_table
+from data.cohort.splits import published_splits
+from data.errors import DataError
+from data.genes.groups import read_groups
+from data.pairs.abc import tunes
+from data.pairs.arrays import Vectors
+from data.slides.catalogue import find_slides
+from data.slides.feature_files import read_features
+from data.slides.resolution import read_mpp_table
+from data.text.tokenizer import Tokenizer
+from tasks.experiment.config import overlay
+from tasks.experiment.saved import Damaged, read_saved
+from tasks.experiment.units import Unit
+from tasks.retrieval import index_folder
+from tasks.retrieval.index import Index, Settings
+
+
+def file(name: str, content: bytes, read: Callable[[Path], object]) -> Callable[[Path], object]:
+    """A reader of a file with this content."""
+
+    def use(folder: Path) -> object:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return read(path)
+
+    return use
+
+
+def array(folder: Path, values: Any) -> Path:
+    np.save(folder / "v.npy", values)
+    return folder / "v.npy"
+
+
+def bold(folder: Path, field: str, value: int) -> Path:
+    image = nibabel.Nifti1Image(np.ones((2, 2, 2, 3), np.float32), np.eye(4))
+    content = bytearray(image.to_bytes())
+    at = {"datatype": 70, "xyzt_units": 123}[field]
+    content[at : at + 1] = bytes([value])
+    (folder / "b.nii").write_bytes(content)
+    return folder / "b.nii"
+
+
+def vectors(path: Path) -> object:
+    return Vectors(str(path)).read()
+
+
+def openfmri(folder: Path) -> object:
+    run = folder / "sub001" / "BOLD" / "task001_run001"
+    run.mkdir(parents=True)
+    (run / "bold.nii.gz").touch()
+    (folder / "models" / "model001").mkdir(parents=True)
+    (folder / "models" / "model001" / "condition_key.txt").write_text("task001 cond001\n")
+    return OpenFmriBrains(str(folder), 0.0).recordings([])
+
+
+FINDINGS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "an array header that is no Python": (
+        file("v.npy", b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f8'{".ljust(128) + b"\n", vectors),
+        "cannot be read as arrays",
+    ),
+    "one number where rows should be": (
+        lambda folder: vectors(array(folder, 3.0)),
+        r"float64 of shape \(\) with 0 ids",
+    ),
+    "complex vectors": (lambda folder: vectors(array(folder, np.ones((2, 2), complex))), "expected numbers"),
+    "folds without a byte": (
+        file("splits_0.csv", b"", lambda p: published_splits(p.parent)),
+        "not readable as a table",
+    ),
+    "folds with a longer row": (
+        file("splits_0.csv", b"train,val\na,b\nc,d,e,f\n", lambda p: published_splits(p.parent)),
+        "not readable as a table",
+    ),
+    "gene sets that are no text": (file("s.gmt", b"\x80\tx\ty\n", read_groups), "cannot be read as text"),
+    "a slide list without a header": (file("s.csv", b"\na.svs\n", find_slides), "needs a column path"),
+    "resolutions without a header": (
+        file("m.csv", b"\na.svs,1\n", read_mpp_table),
+        "needs the columns slide_id and mpp",
+    ),
+    "Parquet cut short": (
+        file("t.parquet", b"PAR1PAR1", lambda p: read_table(p, ["case_id"], {})),
+        "cannot be read as Parquet|needs pyarrow",
+    ),
+    "a scan of an unknown type": (
+        lambda folder: read_mask(bold(folder, "datatype", 77)),
+        "not a NIfTI image|ends before",
+    ),
+    "labels with a hole": (
+        file("l.txt", b"label run\na 0\nb\n", read_volume_labels),
+        "volume 2 has no label or no run",
+    ),
+    "a condition without a name": (openfmri, "line 1 names no condition"),
+    "a tune without a number": (lambda _: tunes("X:one\nK:C\nC\n"), "'?one'? is no number of a tune"),
+    "a unit length that is none": (lambda _: tunes("X:1\nL:8\nK:C\nC\n")[1].notes(), "'8' is no length"),
+    "a note through nothing": (lambda _: tunes("X:1\nK:C\nC/0\n")[1].notes(), "is no length"),
+    "a note below hearing": (lambda _: tunes("X:1\nK:C\nC,,,,,,,,,\n")[1].notes(), "expected 0 to 127"),
+    "a note for ever": (lambda _: tunes("X:1\nK:C\nC999999\n")[1].notes(), "is no note"),
+    "a vocabulary that doubles and doubles": (
+        lambda _: Tokenizer.restored({"merges": [[98, 98], *([256 + k, 256 + k] for k in range(1, 40))]}),
+        "a piece longer than any word",
+    ),
+    "a vocabulary that is none": (lambda _: Tokenizer.restored([1]), "not the vocabulary of a tokenizer"),
+    "a parent that is a number": (
+        file("c.yaml", b"extends: 3\n", lambda p: overlay([p])),
+        "extends 3; expected the name",
+    ),
+    "a name that YAML takes for yes": (file("c.yaml", b"on: 1\n", lambda p: overlay([p])), "put it in quotes"),
+    "a date that is none": (file("c.yaml", b"a: 2026-13-45\n", lambda p: overlay([p])), "not readable as YAML"),
+}
+
+
+@pytest.mark.parametrize("name", list(FINDINGS))
+def test_what_was_found_is_one_line_now(name: str, tmp_path: Path):
+    use, said = FINDINGS[name]
+    with pytest.raises(ValueError, match=said) as refused:
+        use(tmp_path)
+    assert type(refused.value).__name__ in ("DataError", "ConfigError")
+
+
+def test_an_unknown_unit_of_time_is_no_time(tmp_path: Path):
+    path = bold(tmp_path, "xyzt_units", 0x3F)
+    assert header_tr(open_bold(path), path) is None
+
+
+def test_an_attribute_that_is_no_number_says_nothing_about_a_patch(tmp_path: Path):
+    with h5py.File(tmp_path / "s.h5", "w") as made:
+        made["features"], made["coords"] = np.ones((2, 3), np.float32), np.zeros((2, 2), np.int64)
+        made["coords"].attrs["patch_size_level0"] = "wide"
+    assert read_features(tmp_path / "s.h5").sides == (None,)
+
+
+def test_a_flipped_bit_does_not_pass_for_a_weight(tmp_path: Path):
+    path = tmp_path / "w.pt"
+    torch.save({"w": torch.zeros(1000)}, path)
+    content = bytearray(path.read_bytes())
+    at = content.find(bytes(4000))
+    content[at + 1999] ^= 64
+    path.write_bytes(content)
+    assert torch.load(path, weights_only=True)["w"].any(), "torch itself does not see it"
+    with pytest.raises(Damaged, match="differs from its check sum"):
+        read_saved(path)
+
+
+def nothing(folder: Path) -> None:
+    return None
+
+
+def test_a_done_file_of_another_kind_is_not_done(tmp_path: Path):
+    for content in ("[1]", "null", "3", "[" * 100_000):
+        (tmp_path / "done.json").write_text(content)
+        assert not Unit(tmp_path, nothing, {}).done
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    made = Index(Settings("abc", 4))
+    made.add(["a"], np.eye(4, dtype=np.float32)[:1])
+    index_folder.save(made, tmp_path / "idx")
+    return tmp_path / "idx"
+
+
+def test_a_first_save_that_was_killed_does_not_block_the_next(index: Path, tmp_path: Path):
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    (fresh / ".manifest.json.999999999.tmp").write_text("{")
+    (fresh / "items-000001").mkdir()
+    index_folder.save(index_folder.load(index), fresh)
+    assert index_folder.verify(fresh) == []
+    assert not list(fresh.glob(".*.tmp"))
+
+
+@pytest.mark.parametrize(
+    "change", [{"arrays": "../elsewhere"}, {"files": {"../../up.npy": {"bytes": 1, "sha256": ""}}}, {"items": "many"}]
+)
+def test_a_manifest_names_files_and_places_none(change: dict[str, Any], index: Path):
+    manifest = json.loads((index / "manifest.json").read_text())
+    (index / "manifest.json").write_text(json.dumps(manifest | change))
+    with pytest.raises(DataError, match=r"manifest\.json: not readable"):
+        index_folder.load(index)
