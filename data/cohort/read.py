@@ -51,7 +51,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
     except UNREADABLE:
         raise DataError(f"{path}: not a zip file, or cut short; fetch or import it again") from None
     with archive:
-        members = [m for m in archive.infolist() if not m.is_dir()]
+        members = [m for m in archive.infolist() if not m.filename.endswith("/")]
         if not members:
             raise DataError(f"{path}: the zip file is empty; expected one CSV inside")
         with archive.open(members[0]) as member:

@@ -147,13 +147,17 @@ def extract_slide(slide: SlideFile, order: Order) -> Record | str:
             state: Literal["skipped", "failed"] = "skipped" if isinstance(error, NoResolution) else "failed"
             record = Record(slide.slide_id, state, _in_words(error))
         seconds = round(time.perf_counter() - start, 2)
-        record = replace(record, settings=settings, slide=mark, seconds=seconds, at=time.time())
-        try:
-            journal.append(record)
-        except OSError as error:
-            unwritten = f"the journal could not be written ({error.strerror})"
-            record = replace(record, warnings=(*record.warnings, unwritten))
-        return record
+        return _noted(journal, replace(record, settings=settings, slide=mark, seconds=seconds, at=time.time()))
+
+
+def _noted(journal: Journal, record: Record) -> Record:
+    """The record as it was written to the journal, or with the reason why it was not."""
+    try:
+        journal.append(record)
+    except OSError as error:
+        unwritten = f"the journal could not be written ({error.strerror})"
+        record = replace(record, warnings=(*record.warnings, unwritten))
+    return record
 
 
 def _in_words(error: Exception) -> str:
@@ -319,7 +323,10 @@ def extract(
             tell(f"{file.slide_id}: again, {again}")
     files = [replace(file, path=file.path.absolute()) for file in files]
     rows = _run(files, order, known, 0 if readers else jobs, engine, tell)
-    summarise(rows, order.out, layout, chosen, time.monotonic() - started)
+    try:
+        summarise(rows, order.out, layout, chosen, time.monotonic() - started)
+    except OSError as error:
+        raise DataError(f"{order.out}: its summary cannot be written; {_in_words(error)}") from None
     return int(any(row.state not in FINISHED for row in rows)), rows
 
 
@@ -366,8 +373,8 @@ def _run(
                 continue
             if isinstance(ended, Exception):
                 asked = order.for_slide(file)
-                ended = Record(file.slide_id, "failed", _in_words(ended), settings=asked, at=time.time())
-                Journal(order.out / "journal.jsonl").append(ended)
+                failed = Record(file.slide_id, "failed", _in_words(ended), settings=asked, at=time.time())
+                ended = _noted(Journal(order.out / "journal.jsonl"), failed)
             rows[file.slide_id] = ended
             kept = " (kept)" if ended == known.get(file.slide_id) else ""
             tell(f"{len(rows)}/{len(files)} {line(ended)}{kept}")

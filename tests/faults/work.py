@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from data.slides.generated import stained, write_slide
 from encoders.patch import PatchEncoder
+from tasks.experiment.engine import stream
 from tasks.experiment.fit import fit, forget
 from tasks.experiment.folder import RunFolder, write_whole
 from tasks.experiment.order import EpochOrder
@@ -127,7 +128,7 @@ def write_slides(folder: Path, count: int = 3) -> Path:
 
 def _here(function: Any, calls: Any, *_: Any) -> Iterator[tuple[int, Any]]:
     """Calls in this process, so that a step of theirs is a step of the work."""
-    yield from ((k, function(*call)) for k, call in enumerate(calls))
+    return stream(function, calls, jobs=0)
 
 
 def extracted(slides: Path, out: Path, jobs: int = 0) -> tuple[int, list[Any]]:

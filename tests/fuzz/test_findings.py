@@ -31,6 +31,7 @@ from tasks.experiment.saved import Damaged, read_saved
 from tasks.experiment.units import Unit
 from tasks.retrieval import index_folder
 from tasks.retrieval.index import Index, Settings
+from tests.fuzz.damage import zipped
 
 
 def file(name: str, content: bytes, read: Callable[[Path], object]) -> Callable[[Path], object]:
@@ -95,6 +96,10 @@ FINDINGS: dict[str, tuple[Callable[[Path], object], str]] = {
     "resolutions without a header": (
         file("m.csv", b"\na.svs,1\n", read_mpp_table),
         "needs the columns slide_id and mpp",
+    ),
+    "a zip whose member has no name": (
+        file("t.csv.zip", zipped({"": b"case\nP1\n"}), lambda p: read_table(p, ["case_id"], {})),
+        "case_id",
     ),
     "Parquet cut short": (
         file("t.parquet", b"PAR1PAR1", lambda p: read_table(p, ["case_id"], {})),
