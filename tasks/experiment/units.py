@@ -18,6 +18,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
+from data.errors import one_line
 from tasks.experiment.engine import stream
 from tasks.experiment.folder import RunError, fingerprint, sweep_up, write_whole
 from tasks.experiment.launch import run_in_ranks
@@ -86,13 +87,23 @@ def run_unit(unit: Unit) -> Outcome:
         write_whole(unit.folder / "done.json", json.dumps(done, indent=2))
     except Exception as error:
         # One bad unit must not end the others: whatever it raised becomes its own record.
-        line = f"{type(error).__name__}: {error}" if not isinstance(error, ValueError | RunError) else str(error)
+        line = _in_words(error)
         try:
             write_whole(unit.folder / "error.txt", f"{line}\n\n{traceback.format_exc()}")
         except (RunError, OSError) as second:
             line = f"{line} (and error.txt could not be written: {second})"
-        return Outcome(unit.folder, line.splitlines()[0], time.perf_counter() - start)
+        return Outcome(unit.folder, line, time.perf_counter() - start)
     return Outcome(unit.folder, None, seconds)
+
+
+def _in_words(error: Exception) -> str:
+    """The first line of an error; who raised it stands before what was not meant for users."""
+    said = one_line(next((line for line in str(error).splitlines() if line.strip()), ""))
+    if isinstance(error, MemoryError):
+        return f"out of memory ({said or 'no more is to be had'}); ask for less at once, or for fewer --jobs"
+    if said and isinstance(error, ValueError | RunError):
+        return said
+    return f"{type(error).__name__}: {said or 'without a word'}"
 
 
 @contextmanager

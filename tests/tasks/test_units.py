@@ -60,6 +60,18 @@ def test_one_bad_unit_does_not_end_the_others(tmp_path: Path):
     assert not (tmp_path / "u1" / "error.txt").exists()
 
 
+def speechless(folder: Path, kind: str) -> None:
+    raise {"value": ValueError, "memory": MemoryError, "other": OSError}[kind]()
+
+
+def test_an_error_without_words_still_ends_its_unit_in_one_line(tmp_path: Path):
+    kinds = ("value", "memory", "other")
+    said = [run_unit(Unit(tmp_path / kind, speechless, {"kind": kind})).error for kind in kinds]
+    assert said[0] == "ValueError: without a word"
+    assert said[1] == "out of memory (no more is to be had); ask for less at once, or for fewer --jobs"
+    assert said[2] == "OSError: without a word"
+
+
 def test_a_unit_that_kills_its_process_does_not_end_the_others(tmp_path: Path):
     doomed = [Unit(tmp_path / f"u{i}", fall, {"dead": i == 1}) for i in range(4)]
     outcomes = {outcome.folder.name: outcome.error for outcome in run_units(doomed, jobs=2)}
