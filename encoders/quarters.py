@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -18,23 +17,24 @@ from fusion.tokens import Tokens
 
 
 class QuadrantTokens(Encoder):
-    """MobileNetV2 on each quarter of a picture; its cells are averaged to 2 x 2.
+    """MobileNetV2 on each quarter of a picture.
 
     Args:
         side: quarters are resized to this many pixels
+        cells: the map of a quarter is averaged to this many rows and columns
     """
 
     modality: ClassVar[str] = "image"
 
-    def __init__(self, side: int = 224):
+    def __init__(self, side: int = 128, cells: int = 2):
         super().__init__()
-        self.drawing = MobileNetTokens(side)
+        self.drawing = MobileNetTokens(side, cells=cells)
         self.width, self.frozen = self.drawing.width, True
-        self._read: dict[bytes, Float[Tensor, "4 w"]] = {}
+        self._read: dict[bytes, Float[Tensor, "n w"]] = {}
         self.train()
 
     def forward(self, raw: UInt8[np.ndarray, "b 3 y x"]) -> Tokens:
-        """16 tokens a picture, quarter after quarter.
+        """Tokens quarter after quarter, 16 a picture at 2 x 2 cells.
 
         Args:
             raw: RGB, an even number of pixels high and wide
@@ -44,9 +44,6 @@ class QuadrantTokens(Encoder):
         new = {name: row for row, name in enumerate(names) if name not in self._read}
         if new:
             cells = self.drawing(np.ascontiguousarray(quarters[list(new.values())])).x
-            edge = round(cells.shape[1] ** 0.5)
-            grid = F.adaptive_avg_pool2d(rearrange(cells, "b (y x) w -> b w y x", y=edge), 2)
-            small = rearrange(grid, "b w y x -> b (y x) w")
-            self._read.update(zip(new, small, strict=True))
+            self._read.update(zip(new, cells, strict=True))
         x = torch.stack([self._read[name] for name in names])
         return Tokens.full(rearrange(x, "(b q) n w -> b (q n) w", q=4))

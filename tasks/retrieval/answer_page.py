@@ -1,11 +1,16 @@
-"""A query and its answers as a page: the table, and which token of the query matched which token of each answer."""
+"""A query and its answers as a page: the items to look at or listen to, and which token matched which."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tasks.experiment.report import Facts, Figure, Part, Prose, Report, Section, Table
+import numpy as np
+from PIL import Image
+
+from data.pairs.sounds import played
+from tasks.experiment.report import Exhibit, Exhibits, Facts, Figure, Part, Prose, Report, Section, Table
 from tasks.experiment.report.numbers import count, decimal
 from tasks.retrieval.alignment_pictures import pair_picture
 from tasks.retrieval.scores import MEANING, Score
@@ -28,6 +33,7 @@ class Answer:
         about: file or text, licence, attribution
         seen: its tokens; None when it cannot be read any more, or was not asked to be drawn
         right: whether it is a right answer, where that is known
+        again: logit of the cross-encoder that read it again
     """
 
     rank: int
@@ -36,11 +42,14 @@ class Answer:
     about: dict[str, str]
     seen: Seen | None = None
     right: bool | None = None
+    again: float | None = None
 
     @property
     def row(self) -> dict[str, object]:
         """As a table or JSON shows it."""
         said: dict[str, object] = {"rank": self.rank, "id": self.id, "score": round(self.score, 4)}
+        if self.again is not None:
+            said["read again"] = round(self.again, 4)
         if self.right is not None:
             said["right"] = self.right
         what = self.about.get("text") or self.about.get("file")
@@ -67,19 +76,37 @@ def compose(
     credits = sorted(
         {f"{a.about.get('attribution', '')} ({a.about['licence']})" for a in answers if "licence" in a.about}
     )
-    closing: list[Part] = [Prose([CAUTION]), Facts({"score": f"{score}: {MEANING[score]}", **facts})]
+    closing: list[Part] = [Facts({"score": f"{score}: {MEANING[score]}", **facts})]
     if credits:
         closing.append(Prose([f"Items shown: {'; '.join(credits)}."]))
-    return Report(
-        title=f"What answers {asking.title}",
-        lead=lead,
-        sections=[
-            Section("Answers", [_table(answers)]),
-            Section("Which token matched which", list(_pictures(asking, answers))),
-            Section("How to read this", closing),
-        ],
-        context=context,
-    )
+    sections = [Section("Answers", [_table(answers), *_shown(asking, answers)])]
+    if "condition" not in facts:
+        sections.append(Section("Which token matched which", list(_pictures(asking, answers))))
+        closing.insert(0, Prose([CAUTION]))
+    sections.append(Section("How to read this", closing))
+    return Report(title=f"What answers {asking.title}", lead=lead, sections=sections, context=context)
+
+
+def exhibit(seen: Seen, title: str, note: str = "") -> Exhibit:
+    """An item to look at or to listen to."""
+    if seen.modality == "image":
+        content = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(seen.raw.transpose(1, 2, 0))).save(content, "PNG")
+        return Exhibit(title, note, picture=content.getvalue())
+    if seen.modality == "melody":
+        return Exhibit(title, note, sound=played(seen.raw))
+    return Exhibit(title, note, text=str(seen.raw) if seen.modality == "text" else "")
+
+
+def _shown(asking: Seen, answers: Sequence[Answer]) -> Iterator[Part]:
+    """The query and the answers that could be read."""
+    there = [
+        exhibit(answer.seen, f"{answer.rank}. {answer.id}", ", ".join(map(str, answer.credit.values())))
+        for answer in answers
+        if answer.seen is not None
+    ]
+    if there:
+        yield Exhibits([exhibit(asking, "the query"), *there])
 
 
 def pictures(asking: Seen, answers: Sequence[Answer]) -> list[Figure]:

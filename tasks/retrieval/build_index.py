@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from data.errors import DataError
 from data.pairs.items import Side
+from encoders.encoder import Encoder
 from tasks.experiment.folder import RunError
 from tasks.retrieval import index_folder
 from tasks.retrieval.exact_search import Progress
 from tasks.retrieval.experiment import RetrievalExperiment, experiment_of_run
 from tasks.retrieval.index import Backend, Index, Settings
 from tasks.retrieval.new_items import Batch, arrays_of, described, described_in, encode_side, source_of
+from tasks.retrieval.reader import Reader
+from tasks.retrieval.rerank import CrossEncoder
 from tasks.retrieval.results import Results, read
 from tasks.retrieval.stored_items import Precision
-from tasks.retrieval.trained import Trained
+from tasks.retrieval.trained import CROSS_ENCODER, Trained, finished_unit, load_state
 
 COLLECTION = "collection"
 """Stands for the run's own items, all of them or one split: `collection`, `collection:test`."""
@@ -56,16 +61,37 @@ class Opened:
         wanted = arm or experiment.name
         if wanted not in experiment.objectives:
             raise RunError(f"{run}: no arm '{wanted}'; there are {', '.join(experiment.objectives)}")
-        units = [unit for unit in results.done if unit.rsplit("/", 1)[0] == wanted]
-        units = [unit for unit in units if seed is None or unit.endswith(f"-seed{seed}")]
-        if not units:
-            which = "" if seed is None else f" with seed {seed}"
-            raise RunError(f"{run}: no finished training of '{wanted}'{which}; train it with --resume")
-        return cls(run, units[0], experiment, Trained.load(run / units[0], experiment, wanted))
+        unit = finished_unit(run, results.done, wanted, seed)
+        return cls(run, unit, experiment, Trained.load(run / unit, experiment, wanted))
 
     @property
     def arm(self) -> str:
         return self.unit.rsplit("/", 1)[0]
+
+    @property
+    def readers(self) -> dict[str, Reader]:
+        """What reads each side."""
+        return {side: self.reader(side) for side in ("left", "right")}
+
+    def reader(self, side: str) -> Reader:
+        """What reads one side, left or right."""
+        trained = self.trained
+        return Reader(side, trained.encoder(side), lambda tokens: trained.project(side, tokens), self.experiment)
+
+    def cross_encoder(self) -> CrossEncoder:
+        """What reads the first hits again.
+
+        Raises:
+            RunError: this unit trained none
+        """
+        path = self.run / self.unit / CROSS_ENCODER
+        if self.experiment.rerank is None or not path.is_file():
+            raise RunError(
+                f"{self.run}: {self.unit} has no cross-encoder; train the run with `rerank: {{}}` in its config"
+            )
+        model = self.experiment.build_cross_encoder(self.trained.towers)
+        load_state(path, model, list(model.state_dict()))
+        return model.eval()
 
 
 def build(
@@ -99,18 +125,52 @@ def build(
     Raises:
         DataError: no item can be used, or the index in `folder` is of another encoder
     """
-    trained = opened.trained
-    exists = (folder / index_folder.MANIFEST).is_file()
-    index = index_folder.load(folder) if exists else Index(_settings(opened, side, backend, precision))
-    if index.settings.encoder != trained.hash:
-        raise DataError(
-            f"{folder}: made by encoder {index.settings.encoder}, this run's is {trained.hash}; give another folder"
-        )
-    if index.settings.origin["side"] != side:
-        raise DataError(f"{folder}: holds {index.settings.origin['side']} items; add these to an index of their own")
+    index = begun(folder, _settings(opened, side, backend, precision))
     batch = _encoded(opened, items, side, text, progress)
-    notes = list(batch.notes)
     vectors, tokens = arrays_of(batch.encoded, index.settings.with_tokens)
+    return index, [*batch.notes, *put_in(index, folder, batch, vectors, tokens, replace, progress)]
+
+
+def begun(folder: Path, settings: Settings) -> Index:
+    """The index in a folder, or a new one of these settings.
+
+    Raises:
+        DataError: the one in the folder is of another encoder, side or attribute
+    """
+    if not (folder / index_folder.MANIFEST).is_file():
+        return Index(settings)
+    index = index_folder.load(folder)
+    held, ours = index.settings, settings
+    if held.encoder != ours.encoder:
+        raise DataError(f"{folder}: made by encoder {held.encoder}, this run's is {ours.encoder}; give another folder")
+    if held.origin["side"] != ours.origin["side"]:
+        raise DataError(f"{folder}: holds {held.origin['side']} items; add these to an index of their own")
+    return index
+
+
+def put_in(
+    index: Index,
+    folder: Path,
+    batch: Batch,
+    vectors: Float[np.ndarray, "n d"],
+    tokens: list[np.ndarray] | None,
+    replace: bool,
+    progress: Progress | None,
+) -> list[str]:
+    """Add a batch to an index and save it.
+
+    Args:
+        index: as `begun`
+        folder: where it goes
+        batch: whose ids and descriptions
+        vectors, tokens: of the same items
+        replace: update items that the index holds already
+        progress: told while FAISS structures are made
+
+    Returns:
+        one line on each item that was left as it is
+    """
+    notes, new = [], not len(index)
     known = np.array([item in index.items for item in batch.ids], bool)
     for rows, there in ((np.flatnonzero(~known), False), (np.flatnonzero(known), True)):
         if there and not replace:
@@ -122,10 +182,10 @@ def build(
                 None if tokens is None else [tokens[row] for row in rows],
                 [batch.about[row] for row in rows],
             )
-    if backend != "exact" and not exists:
+    if index.settings.backend != "exact" and new:
         index.build(progress)
     index_folder.save(index, folder)
-    return index, notes
+    return notes
 
 
 def _settings(opened: Opened, side: str, backend: Backend, precision: Precision) -> Settings:
@@ -142,14 +202,40 @@ def _settings(opened: Opened, side: str, backend: Backend, precision: Precision)
 
 
 def _encoded(opened: Opened, items: str, side: str, text: str, progress: Progress | None) -> Batch:
-    trained = opened.trained
+    encoder = opened.trained.encoder(side)
+    asked = asked_items(opened.experiment, items, side, encoder, text)
+    return encode_side(asked.side, encoder, opened.reader(side).project, *asked[1:], progress)
+
+
+class AskedItems(NamedTuple):
+    """Items to be indexed, what is said of each, and a line on each that cannot be used."""
+
+    side: Side
+    about: list[dict[str, str]]
+    notes: list[str]
+
+
+def asked_items(experiment: RetrievalExperiment, items: str, side: str, encoder: Encoder, text: str) -> AskedItems:
+    """Items by place, or of the run's own collection.
+
+    Args:
+        experiment: of the run
+        items: a folder, a file, a table, or `collection` (`collection:test` for one split)
+        side: left or right
+        encoder: that reads them
+        text: column of the texts, in a table
+
+    Raises:
+        DataError: no item can be used
+        RunError: the collection has no items of that split
+    """
     name, _, split = items.partition(":")
     if name != COLLECTION or Path(items).exists():
-        found = source_of(items, trained.encoder(side), text).read()
-        return encode_side(found.side, trained, side, described(found.side, items), found.notes, progress)
-    pairs = opened.experiment.pairs.load()
+        found = source_of(items, encoder, text).read()
+        return AskedItems(found.side, described(found.side, items), found.notes)
+    pairs = experiment.pairs.load()
     whole: Side = pairs.left if side == "left" else pairs.right
     rows = list(range(len(whole))) if not split else pairs.rows(split)[0 if side == "left" else 1]
     if not rows:
         raise RunError(f"{items}: the collection has no {side} items of split '{split}'; give train, val or test")
-    return encode_side(whole.take(rows), trained, side, described_in(pairs, side, rows), (), progress)
+    return AskedItems(whole.take(rows), described_in(pairs, side, rows), [])

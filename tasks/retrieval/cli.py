@@ -122,6 +122,10 @@ def index(
     text: Annotated[str, typer.Option(help="column of the texts, in a table")] = "caption",
     replace: Annotated[bool, typer.Option("--replace", help="update items that the index holds already")] = False,
     remove: Annotated[list[str] | None, typer.Option(help="take this id out instead; repeatable")] = None,
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(help="index left items in the space of this attribute, below the folder; repeatable, or `all`"),
+    ] = None,
     arm: Arm = None,
     seed: Seed = None,
     quiet: Quiet = False,
@@ -131,6 +135,8 @@ def index(
     from tasks.retrieval.build_index import Opened, build
     from tasks.retrieval.progress import Progress
 
+    if condition and not remove:
+        return _index_spaces(run, items, output, condition, arm, seed, backend, precision, replace, side, quiet)
     if remove:
         held = index_folder.load(output)
         held.remove(remove)
@@ -151,9 +157,14 @@ def index(
 @app.command()
 def search(
     folder: IndexFolder,
-    query: Annotated[str, typer.Argument(help="a text, or the path of a picture or a MIDI file")],
+    query: Annotated[str, typer.Argument(help="a text, the path of a picture or a MIDI file, or the id of an item")],
     k: Annotated[int, typer.Option("-k", min=1, help="how many answers")] = 10,
     report: Annotated[Path | None, typer.Option(help="write a page with the token alignment here")] = None,
+    condition: Annotated[str | None, typer.Option(help="attribute whose space is asked")] = None,
+    rerank: Annotated[int, typer.Option(min=0, help="first hits that the run's cross-encoder reads again")] = 0,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="wording of the text, {} for it; repeatable: scores are averaged")
+    ] = None,
     run: Annotated[Path | None, typer.Option(help="the run folder, when it has moved")] = None,
     side: Annotated[SideName | None, typer.Option(help="which tower reads the query")] = None,
     memory_mb: Memory = 256.0,
@@ -165,7 +176,7 @@ def search(
 
     found = ask(
         folder, query, k, run=run, side=None if side is None else side.value, memory_mb=memory_mb,
-        draw=min(k, DRAWN) if report is not None else 0,
+        draw=min(k, DRAWN) if report is not None else 0, condition=condition, rerank=rerank, prompts=prompt or (),
     )  # fmt: skip
     for note in found.notes:
         say(note, "retrieval")
@@ -203,6 +214,27 @@ def explain(
     from tasks.retrieval.explain import explain as run_explain
 
     print(run_explain(run, query, k, arm=arm, seed=seed, gallery=gallery))
+
+
+def _index_spaces(
+    run: Path, items: str, output: Path, conditions: list[str], arm: str | None, seed: int | None,
+    backend: BackendName, precision: PrecisionName, replace: bool, side: SideName, quiet: bool,
+) -> int:  # fmt: skip
+    from tasks.retrieval.progress import Progress
+    from tasks.retrieval.space_index import build_spaces
+    from tasks.retrieval.space_unit import TrainedSpaces
+
+    if side is SideName.right:
+        raise typer.BadParameter("spaces per attribute are those of the left items", param_hint="--side")
+    found, notes = build_spaces(
+        TrainedSpaces.of(run, arm, seed), items, output, conditions, backend=backend.value,
+        precision=precision.value, replace=replace, progress=None if quiet else Progress("items"),
+    )  # fmt: skip
+    for note in notes:
+        say(note, "retrieval")
+    for name, held in found.items():
+        print(f"{output / name}: {len(held)} items, backend {held.settings.backend}")
+    return SOME_FAILED if any("left out" in note for note in notes) else DONE
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ import pandas as pd
 from tasks.experiment.compare import paired_difference, resample
 from tasks.experiment.folder import RunError, write_whole
 from tasks.retrieval.metrics import KS, MRR, draws_of, recall_name, summarise
+from tasks.retrieval.ranking import OWN, WAYS
 from tasks.retrieval.results import RANKING, Results, read
-from tasks.retrieval.unit import POOLED
 
 COMPARED = (recall_name(1), MRR)
 COLUMNS = ("a", "b", "gallery_name", "direction", "metric", "a_value", "b_value", "difference", "low", "high", "n")
@@ -43,7 +43,7 @@ def evaluate_run(run: Path, draws: int = 1000) -> Results:
 def over_seeds(results: Results) -> dict[tuple[str, ...], pd.DataFrame]:
     """Per ranking (arm, score, gallery, direction) the metrics of every query, averaged over seeds.
 
-    The arm under test comes first, then its own pooled vectors, then the rivals as the config lists them.
+    The arm under test comes first, then its other ways to rank, then the rivals as the config lists them.
     """
     table = results.queries
     for k in KS:
@@ -60,7 +60,7 @@ def over_seeds(results: Results) -> dict[tuple[str, ...], pd.DataFrame]:
 
     def place(key: tuple[str, ...]) -> tuple[int, int, int, int]:
         arm, score, gallery, way = key
-        return galleries.index(gallery), ways.index(way), order.index(arm), int(score == POOLED)
+        return galleries.index(gallery), ways.index(way), order.index(arm), list(WAYS).index(score)
 
     return {key: found[key] for key in sorted(found, key=place)}
 
@@ -77,13 +77,13 @@ def comparisons_of(
 ) -> Iterator[dict[str, Any]]:
     """Paired differences, on the same queries, of the arm under test and every other ranking of the same gallery."""
     for (arm, score, gallery, way), theirs in rankings.items():
-        ours = rankings.get((own, "own", gallery, way))
-        if ours is None or (arm, score) == (own, "own"):
+        ours = rankings.get((own, OWN, gallery, way))
+        if ours is None or (arm, score) == (own, OWN):
             continue
         shared = ours.index.intersection(theirs.index)
         counts = resample(len(shared), draws)
         a, b = (draws_of(table.loc[shared], counts) for table in (ours, theirs))
-        other = arm if score == "own" else f"{arm}, {score}"
+        other = arm if score == OWN else f"{arm}, {WAYS[score]}"
         for metric in COMPARED:
             result = paired_difference(own, other, a[metric], b[metric], metric=metric, n=len(shared))
             yield {

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,12 @@ from encoders.encoder import Encoder
 from tasks.experiment.config import build
 from tasks.experiment.folder import RunFolder
 from tasks.experiment.trainer import TrainerOptions
+from tasks.retrieval.conditional import AttributeEmbedder
+from tasks.retrieval.fit_conditional import TripletOptions
+from tasks.retrieval.fit_rerank import RerankOptions
 from tasks.retrieval.fit_unit import FitOptions
 from tasks.retrieval.objectives import Objective
+from tasks.retrieval.rerank import CrossEncoder
 from tasks.retrieval.two_towers import TwoTowers
 
 
@@ -46,6 +50,42 @@ class TowerOptions:
             )
 
 
+@dataclass(frozen=True)
+class SpaceOptions:
+    """One space per attribute of the left items, from the left encoder and one backbone (2307.13254).
+
+    Attributes:
+        embedders: arms of their own, by name; the first is the one that items are indexed with
+        attributes: columns of the collection; null = all that it names
+        width: of an embedding
+        hidden: width of the backbone
+        blocks: transformer blocks of the backbone
+        heads: attention heads; must divide hidden
+        dropout: of backbone and head
+        fit: batches and margin
+        epochs: passes over the training items
+    """
+
+    embedders: dict[str, Callable[[Encoder, Sequence[str]], AttributeEmbedder]]
+    attributes: list[str] | None = None
+    width: int = 128
+    hidden: int = 128
+    blocks: int = 1
+    heads: int = 4
+    dropout: float = 0.1
+    fit: TripletOptions = field(default_factory=TripletOptions)
+    epochs: int = 5
+
+    def __post_init__(self) -> None:
+        if not self.embedders:
+            raise ValueError("spaces.embedders: name at least one, for example {query: ConditionalEmbedder}")
+        if min(self.width, self.heads, self.epochs) < 1 or self.blocks < 0 or self.hidden % self.heads:
+            raise ValueError(
+                f"spaces: width={self.width}, hidden={self.hidden}, heads={self.heads}, blocks={self.blocks}, "
+                f"epochs={self.epochs}; expected at least 1 each (blocks 0) and heads that divide hidden"
+            )
+
+
 FIT, TRAINER, TOWERS = FitOptions(), TrainerOptions(), TowerOptions()
 
 
@@ -63,6 +103,9 @@ class RetrievalExperiment:
         fit: batches and stopping
         trainer: Lightning's options
         rivals: other objectives on the same towers, trained and scored alike, by name
+        rerank: a cross-encoder that reads the first hits of the objective under test again; null = none
+        prompts: wordings of every text, `{}` for the text: rankings by the mean of their scores stand beside the others
+        spaces: one space per attribute of the left items, trained beside the towers; null = none
         runs: folder that run folders go to, as `<runs>/retrieval/<name>`
     """
 
@@ -80,6 +123,7 @@ class RetrievalExperiment:
         "encoders.melody",
         "encoders.adapters",
         "tasks.retrieval.objectives",
+        "tasks.retrieval.conditional",
         "torch.optim",
     )
 
@@ -95,20 +139,64 @@ class RetrievalExperiment:
         fit: FitOptions = FIT,
         trainer: TrainerOptions = TRAINER,
         rivals: dict[str, Callable[[], Objective]] | None = None,
+        rerank: RerankOptions | None = None,
+        prompts: list[str] | None = None,
+        spaces: SpaceOptions | None = None,
         runs: str = "runs",
     ):
         self.name, self.runs, self.pairs = name, runs, pairs
         self.left, self.right, self.towers = left, right, towers
         self.objective, self.rivals = objective, rivals or {}
         self.optimizer, self.fit, self.trainer = optimizer, fit, trainer
-        for arm in self.rivals:
-            if arm == name or "/" in arm:
+        self.rerank, self.prompts, self.spaces = rerank, prompts or [], spaces
+        for arm in (*self.rivals, *self.embedders):
+            if arm == name or "/" in arm or (arm in self.rivals and arm in self.embedders):
                 raise ValueError(f"'{arm}' cannot name a rival of run '{name}'; choose another name")
+        for prompt in self.prompts:
+            if prompt.count("{}") != 1:
+                raise ValueError(f"prompts: '{prompt}' must hold {{}} once, where the text goes")
 
     @property
     def objectives(self) -> dict[str, Callable[[], Objective]]:
         """Every arm, the one under test first."""
         return {self.name: self.objective, **self.rivals}
+
+    @property
+    def embedders(self) -> dict[str, Callable[[Encoder, Sequence[str]], AttributeEmbedder]]:
+        """Every arm that learns one space per attribute."""
+        return {} if self.spaces is None else self.spaces.embedders
+
+    @property
+    def arms(self) -> list[str]:
+        """Everything that is trained, the objective under test first."""
+        return [*self.objectives, *self.embedders]
+
+    def build_embedder(self, arm: str, attributes: Sequence[str] | None = None) -> AttributeEmbedder:
+        """An embedder on a left encoder of its own, with new weights, drawn from torch's generator.
+
+        Args:
+            arm: one of `embedders`
+            attributes: what it embeds by; None = as the config says
+        """
+        options = self.spaces
+        assert options is not None
+        attributes = attributes or options.attributes or self.pairs.load().attributes
+        return options.embedders[arm](
+            self.left(),
+            attributes,
+            width=options.width,
+            hidden=options.hidden,
+            blocks=options.blocks,
+            heads=options.heads,
+            dropout=options.dropout,
+        )  # type: ignore[call-arg]
+
+    def build_cross_encoder(self, towers: TwoTowers) -> CrossEncoder:
+        """A cross-encoder over the tokens of both encoders, with new weights, drawn from torch's generator."""
+        options = self.rerank
+        assert options is not None
+        left, right = (int(side.width) for side in (towers.left, towers.right))  # type: ignore[arg-type]
+        return CrossEncoder(left, right, options.width, options.heads, options.dropout)
 
     def build_towers(self) -> TwoTowers:
         """Towers with new weights, drawn from torch's generator."""

@@ -53,7 +53,7 @@ def explain(
     opened = Opened.of(run, arm, seed)
     pairs = opened.experiment.pairs.load()
     which, side, row = _asked(query, pairs, opened)
-    asking = Seen.of(opened, which, side, row)
+    asking = Seen.of(opened.reader(which), side, row)
     inside = side is (pairs.left if which == "left" else pairs.right)
     searched = _gallery(pairs, gallery, which, row if inside else None)
     other = "right" if which == "left" else "left"
@@ -72,7 +72,7 @@ def explain(
             opposite.ids[item],
             score,
             about,
-            Seen.of(opened, other, opposite, item, about),
+            Seen.of(opened.reader(other), opposite, item, about),
             None if truth is None else bool(truth[at]),
         )
         for rank, (item, score, about, at) in enumerate(
@@ -116,7 +116,7 @@ def _asked(query: str, pairs: Pairs, opened: Opened) -> tuple[str, Side, int]:
     if re.fullmatch(r"[\w.-]+/[\w./-]+", query) and not Path(query).exists():
         near = did_you_mean(query, [*pairs.left.ids, *pairs.right.ids])
         raise DataError(f"{query}: no item of {pairs.name} and no file{near}")
-    which, found = query_of(query, opened.trained)
+    which, found = query_of(query, opened.trained.encoders)
     encoder: Encoder = opened.trained.encoder(which)
     if cut := encoder.cut(found.side.load([0])):
         raise DataError(f"{query}: {cut[0]}; give a shorter query")

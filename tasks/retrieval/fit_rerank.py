@@ -30,17 +30,23 @@ class RerankOptions:
         negatives: wrong answers per right one, the best scored of the batch
         batch_size: pairs per step
         epochs: passes over the training pairs
+        width, heads, dropout: of the cross-encoder; heads must divide width
     """
 
     top: int = 10
     negatives: int = 7
     batch_size: int = 32
     epochs: int = 5
+    width: int = 128
+    heads: int = 4
+    dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("top", "negatives", "epochs"):
+        for name in ("top", "negatives", "epochs", "width", "heads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"rerank.{name}: expected at least 1, found {getattr(self, name)}")
+        if self.width % self.heads:
+            raise ValueError(f"rerank.heads: {self.heads} does not divide width={self.width}")
         if self.batch_size <= self.negatives:
             raise ValueError(
                 f"rerank.batch_size: expected more than negatives={self.negatives}, found {self.batch_size}"
@@ -100,23 +106,26 @@ def fit_cross_encoder(
 def rerank(
     model: CrossEncoder,
     fitted: Fitted,
-    left_rows: list[int],
-    right_rows: list[int],
+    asking: list[int],
+    searched: list[int],
     scores: Float[Tensor, "a b"],
     top: int,
+    turned: bool = False,
 ) -> Int[Tensor, "a k"]:
-    """Positions in `right_rows` of the first hits of every left item, in the cross-encoder's order.
+    """Positions in `searched` of the first hits of every item that asks, in the cross-encoder's order.
 
     Args:
         model: trained
         fitted: whose feeds give the tokens
-        left_rows: items that ask
-        right_rows: the gallery
+        asking: rows of the items that ask
+        searched: rows of the gallery
         scores: of the towers
         top: how many hits are read again, at most the size of the gallery
+        turned: right items ask and left ones are searched
     """
     hits = scores.argsort(dim=1, descending=True, stable=True)[:, :top]
-    return reranked(model, fitted.feeds[0](left_rows), fitted.feeds[1](right_rows), hits)[1]
+    ask, search = reversed(fitted.feeds) if turned else fitted.feeds
+    return reranked(model, ask(asking), search(searched), hits, turned=turned)[1]
 
 
 @torch.no_grad()

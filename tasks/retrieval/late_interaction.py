@@ -22,10 +22,32 @@ QUERIES = 32
 
 @dataclass(frozen=True)
 class Query:
-    """One item that asks: its unit vector and the unit vectors of its tokens, none when only vectors are compared."""
+    """One item that asks.
+
+    Attributes:
+        vector: of unit length; of several wordings their mean
+        tokens: unit vectors, none when only vectors are compared
+        weights: share of each token in the score; None = all alike
+    """
 
     vector: Float[Tensor, " d"]
     tokens: Float[Tensor, "t d"]
+    weights: Float[Tensor, " t"] | None = None
+
+    @property
+    def shares(self) -> Float[Tensor, " t"]:
+        """What each token counts; together 1."""
+        return torch.full((len(self.tokens),), 1 / max(1, len(self.tokens))) if self.weights is None else self.weights
+
+    @classmethod
+    def ensemble(cls, wordings: Sequence[Query]) -> Query:
+        """One query whose score of any item is the mean of what the wordings score."""
+        number = len(wordings)
+        return cls(
+            torch.stack([one.vector for one in wordings]).mean(dim=0),
+            torch.cat([one.tokens for one in wordings]),
+            torch.cat([one.shares / number for one in wordings]),
+        )
 
     @classmethod
     def each(cls, encoded: Encoded) -> list[Query]:
@@ -56,8 +78,8 @@ def score_rows(
     asking = torch.cat([query.tokens for query in queries])
     best = np.maximum.reduceat((asking @ torch.from_numpy(tokens).T).numpy(), starts, axis=1)
     ends = np.cumsum([0, *(len(query.tokens) for query in queries)])
-    sums = np.add.reduceat(best, ends[:-1], axis=0)
-    picks = torch.from_numpy(sums / np.diff(ends)[:, None].astype(np.float32))
+    best *= torch.cat([query.shares for query in queries]).numpy()[:, None]
+    picks = torch.from_numpy(np.add.reduceat(best, ends[:-1], axis=0))
     return picks if vectors is None else weight * vectors + (1 - weight) * picks
 
 

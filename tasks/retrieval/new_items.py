@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from encoders.encoder import Encoder
 from fusion.tokens import Tokens
 from tasks.retrieval.exact_search import Progress
 from tasks.retrieval.scores import faults
-from tasks.retrieval.trained import Trained
 from tasks.retrieval.two_towers import Encoded, joined
 
 BATCH = 64
@@ -67,12 +66,12 @@ def source_of(place: str, encoder: Encoder, text: str = "caption") -> ItemSource
     )
 
 
-def query_of(query: str, trained: Trained, side: str | None = None) -> tuple[str, Found]:
+def query_of(query: str, encoders: Mapping[str, Encoder], side: str | None = None) -> tuple[str, Found]:
     """What a query on the command line is: a picture, a melody or a text, and which tower reads it.
 
     Args:
         query: path of a file, or a text
-        trained: the towers
+        encoders: by side
         side: left or right; None = the tower whose modality it has
 
     Raises:
@@ -80,13 +79,13 @@ def query_of(query: str, trained: Trained, side: str | None = None) -> tuple[str
     """
     suffix = Path(query).suffix.lower()
     modality = "image" if suffix in PICTURES else "melody" if suffix in MELODIES else "text"
-    sides = [side] if side is not None else ["left", "right"]
-    reading = [name for name in sides if trained.encoder(name).modality == modality]
+    sides = list(encoders) if side is None else [side]
+    reading = [name for name in sides if encoders[name].modality == modality]
     if not reading:
-        known = " and ".join(trained.encoder(name).modality for name in sides)
+        known = " and ".join(encoders[name].modality for name in sides)
         raise DataError(f"{query}: reads as {modality}, but this run was trained on {known}; ask with one of these")
     if modality != "text":
-        return reading[0], source_of(query, trained.encoder(reading[0])).read()
+        return reading[0], source_of(query, encoders[reading[0]]).read()
     words = " ".join(query.split())
     if not words:
         raise DataError("the query is empty; give a text, a picture or a MIDI file")
@@ -96,8 +95,8 @@ def query_of(query: str, trained: Trained, side: str | None = None) -> tuple[str
 @torch.no_grad()
 def encode_side(
     side: Side,
-    trained: Trained,
-    which: str,
+    encoder: Encoder,
+    project: Callable[[Tokens], Encoded],
     about: Sequence[dict[str, str]] | None = None,
     notes: Sequence[str] = (),
     progress: Progress | None = None,
@@ -106,8 +105,8 @@ def encode_side(
 
     Args:
         side: the items
-        trained: the towers
-        which: left or right
+        encoder: of that side
+        project: its tokens -> items in the space of the index
         about: what is said of each item; None = nothing
         notes: what is to be said before
         progress: told after every batch
@@ -115,8 +114,6 @@ def encode_side(
     Raises:
         DataError: no item can be used
     """
-    encoder, towers = trained.encoder(which), trained.towers
-    project = towers.project_left if which == "left" else towers.project_right
     kept: list[int] = []
     parts: list[Encoded] = []
     said = list(notes)

@@ -240,17 +240,6 @@ def keep_best(own: Encoded, other: Encoded, share: float) -> Encoded:
     return Encoded(Tokens(x, real), own.global_vector)
 
 
-def prompt_ensemble(prompts: Sequence[PairScores]) -> PairScores:
-    """Scores averaged over several wordings of the same items; their token tables differ, so tokens cannot be.
-
-    Raises:
-        ValueError: no prompts were given
-    """
-    if not prompts:
-        raise ValueError("prompt_ensemble: no prompts were given; pass the scores of at least one wording")
-    return PairScores(*(torch.stack(side).mean(dim=0) for side in zip(*prompts, strict=True)))
-
-
 def _truth(relevance: Relevance, left: Tensor, right: Tensor) -> Bool[Tensor, "a b"]:
     (rows, row_at), (columns, column_at) = (np.unique(side.cpu(), return_inverse=True) for side in (left, right))
     truth = relevance(rows.tolist(), columns.tolist())[row_at][:, column_at]

@@ -17,6 +17,7 @@ from tasks.experiment.report.run_parts import closing_sections, context, notice
 from tasks.retrieval.metrics import recall_name
 from tasks.retrieval.report_tables import every_gallery, label, ranking_table, rankings
 from tasks.retrieval.results import Results, read
+from tasks.retrieval.space_tables import space_tables
 
 FIRST = recall_name(1)
 
@@ -37,6 +38,7 @@ def compose(results: Results) -> Report:
         Section("Result", list(_result(results))),
         Section("Figures", figures or [Prose(["There is no finished unit to draw yet."])]),
         Section("Every gallery", list(_galleries(results))),
+        Section("One space per attribute", list(space_tables(results))),
         Section("Data", [Listing(results.account)] if results.account else []),
         *closing_sections(results, "retrieval"),
     ]

@@ -9,7 +9,7 @@ import pandas as pd
 from tasks.experiment.report import Measured, MetricRow, MetricTable, Role, Table
 from tasks.experiment.report.numbers import count, decimal, interval
 from tasks.retrieval.metrics import KS, MEDIAN_RANK, MRR, TIE_RULE, metric_names, recall_name
-from tasks.retrieval.unit import POOLED
+from tasks.retrieval.ranking import WAYS
 
 DIGITS = {MEDIAN_RANK: 1}
 HEADLINE = {
@@ -23,7 +23,7 @@ HEADLINE = {
 
 def label(arm: str, score: str) -> str:
     """What a row is called."""
-    return f"{arm}, pooled vectors only" if score == POOLED else arm
+    return f"{arm}, {WAYS[score]}" if WAYS[score] else arm
 
 
 def rankings(summary: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:

@@ -94,6 +94,7 @@ def reranked(
     hits: Int[Tensor, "a k"],
     chunk: int = 64,
     progress: Callable[[int, int], None] | None = None,
+    turned: bool = False,
 ) -> tuple[Float[Tensor, "a k"], Int[Tensor, "a k"]]:
     """The first hits of every query in the order of the cross-encoder; ties keep the order they had.
 
@@ -104,6 +105,7 @@ def reranked(
         hits: rows of the gallery per query, best first
         chunk: queries at once
         progress: called with (queries done, queries in all)
+        turned: the items that ask are right ones, the gallery is of left ones
 
     Returns:
         logits and rows of the gallery, best first
@@ -113,7 +115,7 @@ def reranked(
     logits, order = [], []
     for start in range(0, len(hits), chunk):
         rows = slice(start, start + chunk)
-        found = _pairs(model, _taken(left, torch.arange(len(hits))[rows]), right, hits[rows])
+        found = _pairs(model, _taken(left, torch.arange(len(hits))[rows]), right, hits[rows], turned)
         value, at = found.sort(dim=1, descending=True, stable=True)
         logits.append(value)
         order.append(hits[rows].gather(1, at))
@@ -123,10 +125,13 @@ def reranked(
     return torch.cat(logits), torch.cat(order)
 
 
-def _pairs(model: CrossEncoder, left: Tokens, right: Tokens, choice: Int[Tensor, "a k"]) -> Float[Tensor, "a k"]:
+def _pairs(
+    model: CrossEncoder, asking: Tokens, gallery: Tokens, choice: Int[Tensor, "a k"], turned: bool = False
+) -> Float[Tensor, "a k"]:
     a, k = choice.shape
-    asking = torch.arange(a, device=choice.device).repeat_interleave(k)
-    return model(_taken(left, asking), _taken(right, choice.flatten())).view(a, k)
+    rows = torch.arange(a, device=choice.device).repeat_interleave(k)
+    pair = _taken(asking, rows), _taken(gallery, choice.flatten())
+    return model(*(reversed(pair) if turned else pair)).view(a, k)
 
 
 def _taken(tokens: Tokens, rows: Int[Tensor, " m"]) -> Tokens:

@@ -21,12 +21,16 @@ class Results(RunState):
     Attributes:
         queries: arm, fold, seed, gallery_name, direction, score, query and the columns of `metrics.per_query`
         epochs: arm, fold, seed, epoch, train_loss, validation_mrr
+        spaces: arm, fold, seed, attribute, query and the columns of `metrics.per_query`; empty without spaces
+        probes: arm, fold, seed and the columns of `attributes.entanglement`
         summary: rows of `evaluation.summary_of`; None when the run was not evaluated yet
         comparisons: rows of paired differences; None when the run was not evaluated yet
     """
 
     queries: pd.DataFrame
     epochs: pd.DataFrame
+    spaces: pd.DataFrame
+    probes: pd.DataFrame
     summary: pd.DataFrame | None
     comparisons: pd.DataFrame | None
 
@@ -48,6 +52,8 @@ def read(run: Path) -> Results:
             run, "queries.csv", ["gallery_name", "direction", "score", "query", *PER_QUERY], dtype={"query": str}
         ),
         epochs=unit_tables(run, "epochs.csv", ["epoch"]),
+        spaces=unit_tables(run, "spaces.csv", ["attribute", "query", *PER_QUERY], dtype={"query": str}),
+        probes=unit_tables(run, "probes.csv", ["space", "attribute", "accuracy", "majority", "n"]),
         summary=table(run / "summary.csv"),
         comparisons=table(run / "comparisons.csv"),
     )

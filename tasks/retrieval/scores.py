@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -19,6 +20,17 @@ MEANING = {
     "tokens": "mean over the asking item's tokens of their best cosine on the other side",
     "both": "weighted sum of the global and the token-wise score",
 }
+
+
+def prompt_ensemble(prompts: Sequence[Float[Tensor, "q g"]]) -> Float[Tensor, "q g"]:
+    """Scores averaged over several wordings of the same items; their token tables differ, so tokens cannot be.
+
+    Raises:
+        ValueError: no prompts were given
+    """
+    if not prompts:
+        raise ValueError("prompt_ensemble: no prompts were given; pass the scores of at least one wording")
+    return torch.stack(list(prompts)).mean(dim=0)
 
 
 def faults(items: Encoded) -> dict[int, str]:

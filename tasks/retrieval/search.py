@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
+
+import torch
 
 from data.errors import DataError
+from data.pairs.items import Side
+from tasks.experiment.folder import RunError
 from tasks.experiment.report.numbers import count, decimal
 from tasks.retrieval import index_folder
 from tasks.retrieval.answer_page import Answer, compose
 from tasks.retrieval.build_index import Opened
 from tasks.retrieval.index import Index
+from tasks.retrieval.late_interaction import Query
 from tasks.retrieval.new_items import query_of
+from tasks.retrieval.reader import Reader
+from tasks.retrieval.rerank import CrossEncoder
 from tasks.retrieval.seen_items import Seen, seen_again
+from tasks.retrieval.space_index import place_of, reader
+from tasks.retrieval.space_unit import TrainedSpaces
 
 DRAWN = 6
 """Answers whose alignment a page shows."""
@@ -26,15 +37,23 @@ class Searched:
         asking: the query
         answers: best first
         index: what was searched
-        opened: the run that made it
+        origin: the run and unit that made it, side and attribute
         notes: one line on whatever was cut or left out
     """
 
     asking: Seen
     answers: list[Answer]
     index: Index
-    opened: Opened
+    origin: dict[str, str]
     notes: list[str] = field(default_factory=list)
+
+
+class Behind(NamedTuple):
+    """What made an index: its hash, what reads each side, and the towers where there are two."""
+
+    hash: str
+    readers: Mapping[str, Reader]
+    opened: Opened | None
 
 
 def search(
@@ -46,57 +65,141 @@ def search(
     side: str | None = None,
     memory_mb: float = 256.0,
     draw: int = 0,
+    condition: str | None = None,
+    rerank: int = 0,
+    prompts: Sequence[str] = (),
 ) -> Searched:
     """Ask an index.
 
     Args:
-        folder: of the index
-        query: a text, or the path of a picture or a MIDI file
+        folder: of the index, or of one index per attribute
+        query: a text, the path of a picture or a MIDI file, or the id of an item that the index holds
         k: how many answers
         run: the run folder, when it has moved since the index was made
         side: left or right: the tower that reads the query; None = the one of its modality
         memory_mb: bound on what an exact search allocates
         draw: how many answers are read again, for a page
+        condition: the attribute whose space is asked; None = the index has none
+        rerank: so many first hits are read again by the run's cross-encoder; 0 = none
+        prompts: wordings of the text, `{}` for it; items are ranked by the mean of their scores
 
     Raises:
-        RunError: the run of the index is not there
-        DataError: no index, an index of another encoder, or a query that no tower reads
+        RunError: the run of the index is not there, or trained no cross-encoder
+        DataError: no index, an index of another encoder, or a query that nothing reads
     """
-    index = index_folder.load(folder)
+    place = place_of(folder, condition)
+    index = index_folder.load(place)
     origin = index.settings.origin
-    arm, _, unit = origin["unit"].rpartition("/")
-    opened = Opened.of(run or Path(origin["run"]), arm, int(unit.rsplit("-seed", 1)[1]))
-    if opened.trained.hash != index.settings.encoder:
-        raise DataError(
-            f"{folder}: made by encoder {index.settings.encoder}, but the run {opened.run} now holds "
-            f"{opened.trained.hash}; index the items again"
-        )
-    which, found = query_of(query, opened.trained, side)
-    notes = list(found.notes)
-    notes += opened.trained.encoder(which).cut(found.side.load([0])).values()
-    asking = Seen.of(opened, which, found.side, 0)
+    behind = _behind(place, index, run)
+    cross = _cross_encoder(behind) if rerank else None
+    asking, which, notes = _asked(query, index, behind.readers, side)
+    ask = asking.query if not prompts else _worded(asking, behind.readers[which], prompts)
+    wanted = max(k, rerank)
     if k > len(index) > 0:
         notes.append(f"k={k}, but the index holds {count(len(index), 'item')}; all of them are ranked")
-    hits = index.search([asking.query], k, opened.trained.hash, memory_mb=memory_mb)[0]
+    hits = index.search([ask], wanted, behind.hash, memory_mb=memory_mb)[0]
+    items = behind.readers[origin["side"]]
     answers = []
     for rank, hit in enumerate(hits, start=1):
         about = index.about.get(hit.id, {})
-        seen = seen_again(opened, origin["side"], hit.id, about) if rank <= draw else None
+        seen = seen_again(items, hit.id, about) if rank <= max(draw, rerank) else None
         answers.append(Answer(rank, hit.id, hit.score, about, seen))
-    return Searched(asking, answers, index, opened, notes)
+    if cross is not None:
+        if which == origin["side"]:
+            raise DataError(f"--rerank: query and items are both {which}; the cross-encoder reads one of each side")
+        answers, lost = _read_again(cross, asking, which, answers, rerank)
+        notes += lost
+    said = {name: str(value) for name, value in origin.items()} | ({"run": str(run)} if run else {})
+    return Searched(asking, answers[:k], index, said, notes)
 
 
 def page(searched: Searched, folder: Path, path: Path) -> Path:
     """Write what was found as a page."""
-    best, settings = searched.answers[0], searched.index.settings
+    best, settings, origin = searched.answers[0], searched.index.settings, searched.origin
     facts: dict[str, object] = {
         "index": str(folder),
         "items": len(searched.index),
         "backend": settings.backend,
         "encoder": settings.encoder,
-        "run": str(searched.opened.run),
-        "unit": searched.opened.unit,
+        **{name: origin[name] for name in ("run", "unit", "condition") if name in origin},
     }
-    lead = f"Of {count(len(searched.index), 'item')}, {best.id} answers best, with a score of {decimal(best.score)}."
+    under = f" under {origin['condition']}" if "condition" in origin else ""
+    lead = f"Of {count(len(searched.index), 'item')}, {best.id} answers best{under}, with a score of "
+    lead += f"{decimal(best.score)}."
     context = f"retrieval · {folder.name}"
     return compose(searched.asking, searched.answers, settings.score, facts, context, lead).write(path)
+
+
+def _behind(place: Path, index: Index, run: Path | None) -> Behind:
+    origin = index.settings.origin
+    if not {"run", "unit", "side"} <= origin.keys():
+        raise DataError(f"{place}: made from Python, not by `retrieval index`; search it with `Index.search`")
+    arm, _, unit = origin["unit"].rpartition("/")
+    folder, seed = run or Path(origin["run"]), int(unit.rsplit("-seed", 1)[1])
+    if "condition" in origin:
+        spaces = TrainedSpaces.of(folder, arm, seed)
+        behind = Behind(spaces.hash, {"left": reader(spaces, origin["condition"])}, None)
+    else:
+        opened = Opened.of(folder, arm, seed)
+        behind = Behind(opened.trained.hash, opened.readers, opened)
+    if behind.hash != index.settings.encoder:
+        raise DataError(
+            f"{place}: made by encoder {index.settings.encoder}, but the run {folder} now holds {behind.hash}; index "
+            "the items again"
+        )
+    return behind
+
+
+def _asked(query: str, index: Index, readers: Mapping[str, Reader], side: str | None) -> tuple[Seen, str, list[str]]:
+    """The query as its tower sees it, which tower that is, and a line on what was cut."""
+    held = index.settings.origin["side"]
+    if query in index.items and side in (None, held):
+        seen = seen_again(readers[held], query, index.about.get(query, {}))
+        if seen is None:
+            raise DataError(f"{query}: an item of the index that can no longer be read; is its file still there?")
+        return seen, held, []
+    which, found = query_of(query, {name: one.encoder for name, one in readers.items()}, side)
+    cut = readers[which].encoder.cut(found.side.load([0])).values()
+    return Seen.of(readers[which], found.side, 0), which, [*found.notes, *cut]
+
+
+def _worded(asking: Seen, reads: Reader, prompts: Sequence[str]) -> Query:
+    """One query that scores what its wordings score on average.
+
+    Raises:
+        DataError: it is no text, or a wording has no place for it
+    """
+    if asking.modality != "text":
+        raise DataError(f"--prompt: words a text, but the query is of modality {asking.modality}")
+    if wrong := [prompt for prompt in prompts if prompt.count("{}") != 1]:
+        raise DataError(f"--prompt '{wrong[0]}': expected {{}} once, where the text goes")
+    texts = [prompt.replace("{}", str(asking.raw)) for prompt in prompts]
+    side = Side("text", [str(at) for at in range(len(texts))], lambda rows: [texts[row] for row in rows])
+    return Query.ensemble([Seen.of(reads, side, row).query for row in range(len(texts))])
+
+
+def _cross_encoder(behind: Behind) -> CrossEncoder:
+    if behind.opened is None:
+        raise RunError("--rerank: the spaces of attributes have no cross-encoder; ask an index of the towers")
+    return behind.opened.cross_encoder()
+
+
+@torch.no_grad()
+def _read_again(
+    cross: CrossEncoder, asking: Seen, which: str, answers: list[Answer], number: int
+) -> tuple[list[Answer], list[str]]:
+    """The first answers in the order of the cross-encoder; those that cannot be read keep their place after them."""
+    first = [answer for answer in answers[:number] if answer.seen is not None]
+    lost = [answer for answer in answers[:number] if answer.seen is None]
+    notes = [f"{answer.id}: can no longer be read, so it is not ranked again" for answer in lost]
+    judged = []
+    for answer in first:
+        assert answer.seen is not None
+        assert asking.source is not None
+        assert answer.seen.source is not None
+        pair = asking.source, answer.seen.source
+        logit = cross(*(pair if which == "left" else reversed(pair)))
+        judged.append(replace(answer, again=float(logit)))
+    judged.sort(key=lambda answer: -(answer.again or 0.0))
+    ordered = [*judged, *lost, *answers[number:]]
+    return [replace(answer, rank=rank) for rank, answer in enumerate(ordered, start=1)], notes

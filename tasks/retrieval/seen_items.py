@@ -11,9 +11,10 @@ from jaxtyping import Float
 
 from data.errors import DataError
 from data.pairs.items import Side
-from tasks.retrieval.build_index import Opened
+from fusion.tokens import Tokens
 from tasks.retrieval.late_interaction import Query
 from tasks.retrieval.new_items import source_of
+from tasks.retrieval.reader import Reader
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Seen:
         labels: what each token is called
         grid: column and row of each token, of pictures only
         about: file or text, licence, attribution
+        source: the encoder's own tokens, for a cross-encoder
     """
 
     id: str
@@ -39,15 +41,15 @@ class Seen:
     labels: list[str]
     grid: Float[np.ndarray, "n 2"] | None = None
     about: dict[str, str] = field(default_factory=dict)
+    source: Tokens | None = None
 
     @classmethod
     @torch.no_grad()
-    def of(cls, opened: Opened, which: str, side: Side, row: int, about: dict[str, str] | None = None) -> Seen:
-        """An item of a side through its tower.
+    def of(cls, reader: Reader, side: Side, row: int, about: dict[str, str] | None = None) -> Seen:
+        """An item of a side as it stands in a space.
 
         Args:
-            opened: whose towers
-            which: left or right
+            reader: of that side
             side: the items
             row: which of them
             about: what is said of it
@@ -55,23 +57,23 @@ class Seen:
         Raises:
             DataError: the encoder keeps no token of it
         """
-        towers, encoder = opened.trained.towers, opened.trained.encoder(which)
-        raw = side.load([row])
+        encoder, raw = reader.encoder, side.load([row])
         tokens = encoder(raw)
         keep = tokens.keep[0]
         if not keep.any():
             raise DataError(f"{side.ids[row]}: the encoder keeps no token of it; give another query")
-        encoded = (towers.project_left if which == "left" else towers.project_right)(tokens)
-        grid = tokens.place.grid
+        encoded = reader.project(tokens)
+        grid = tokens.place.grid if reader.condition is None else None
         return cls(
             side.ids[row],
             encoder.modality,
             raw[0],
-            encoded.x[0][keep].float().cpu().numpy(),
+            encoded.x[0][encoded.keep[0]].float().cpu().numpy(),
             encoded.global_vector[0].float().cpu().numpy(),
-            encoder.labels(raw)[0],
+            encoder.labels(raw)[0] if reader.condition is None else [reader.condition],
             None if grid is None else grid[0][keep].float().cpu().numpy(),
             about or {},
+            Tokens.full(tokens.x[:1, keep]),
         )
 
     @property
@@ -85,12 +87,11 @@ class Seen:
         return f"“{self.raw}”" if self.modality == "text" else self.id
 
 
-def seen_again(opened: Opened, which: str, item: str, about: dict[str, str]) -> Seen | None:
-    """An item of an index through its tower once more, from its file, its text or the run's collection.
+def seen_again(reader: Reader, item: str, about: dict[str, str]) -> Seen | None:
+    """An item of an index once more, from its file, its text or the run's collection.
 
     Args:
-        opened: whose towers
-        which: left or right
+        reader: of its side
         item: id
         about: what the index says of it
 
@@ -99,11 +100,11 @@ def seen_again(opened: Opened, which: str, item: str, about: dict[str, str]) -> 
     """
     try:
         if "row" in about:
-            pairs = opened.experiment.pairs.load()
-            return Seen.of(opened, which, pairs.left if which == "left" else pairs.right, int(about["row"]), about)
+            pairs = reader.experiment.pairs.load()
+            return Seen.of(reader, pairs.left if reader.which == "left" else pairs.right, int(about["row"]), about)
         if "text" in about:
-            return Seen.of(opened, which, Side("text", [item], lambda rows: [about["text"] for _ in rows]), 0, about)
-        found = source_of(about["file"], opened.trained.encoder(which)).read()
-        return Seen.of(opened, which, found.side, 0, about)
+            return Seen.of(reader, Side("text", [item], lambda rows: [about["text"] for _ in rows]), 0, about)
+        found = source_of(about["file"], reader.encoder).read()
+        return Seen.of(reader, found.side, 0, about)
     except (DataError, KeyError):
         return None

@@ -30,7 +30,7 @@ class Retrieval(Task):
             account="\n".join([*pairs.account, *pairs.attribution()]),
             data=f"collection {pairs.name}",
             folds=1,
-            arms=list(experiment.objectives),
+            arms=experiment.arms,
         )
 
     def finish(self, experiment: RetrievalExperiment, run: Path, folds: Sequence[int], seeds: Sequence[int]) -> None:

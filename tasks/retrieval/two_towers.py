@@ -65,13 +65,13 @@ def joined(parts: Sequence[Encoded]) -> Encoded:
 
 
 class Projection(nn.Module):
-    """An encoder's tokens -> unit tokens of the shared space: linear, transformer blocks, norm, linear.
+    """An encoder's tokens -> unit tokens of the shared space: linear, transformer blocks or a GELU, norm, linear.
 
     Args:
         source_width: width of the encoder's tokens
         width: width of the shared space
         hidden: width of the blocks
-        blocks: transformer blocks in between
+        blocks: transformer blocks in between; 0 = a GELU, and every token by itself
         heads: attention heads of each block; must divide hidden
         dropout: probability of dropping an input feature, a read or an activation while training
     """
@@ -81,6 +81,8 @@ class Projection(nn.Module):
     ):
         super().__init__()
         self.into = nn.Sequential(nn.Dropout(dropout), nn.Linear(source_width, hidden))
+        if not blocks:
+            self.into.extend([nn.GELU(), nn.Dropout(dropout)])
         self.blocks = nn.ModuleList(
             Block(hidden, Dense(hidden, heads), FeedForward(hidden, 2 * hidden, dropout), dropout=dropout)
             for _ in range(blocks)

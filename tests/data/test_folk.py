@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import lzma
-import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import pytest
 
 from data.errors import DataError
 from data.pairs.abc import tunes
-from data.pairs.folk import FolkPairs, music21_songs
+from data.pairs.folk import FolkPairs, song_books
 from data.pairs.items import Pairs
 
 
@@ -88,8 +88,16 @@ def test_songs_of_one_caption_share_it_within_their_split(songs: Pairs):
     assert max(map(len, songs.partners)) > 1
 
 
-def test_without_music21_it_is_named(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "music21", None)
+def test_notes_come_from_music21_else_from_the_data_set_else_both_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setenv("FUSION_DATA", str(tmp_path))
+    found = ModuleSpec("music21", None, origin=str(tmp_path / "music21" / "__init__.py"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
+    assert song_books() == tmp_path / "music21" / "corpus" / "essenFolksong"
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(DataError, match="pip install --no-deps music21, or set notes to a folder"):
-        music21_songs()
+    with pytest.raises(DataError, match=r"multimodal-fusion\[folk\].*fusion data import music.*or set notes to"):
+        song_books()
+    (tmp_path / "music").mkdir()
+    (tmp_path / "music" / "essen_abc.zip").write_bytes(b"")
+    assert song_books() == tmp_path / "music" / "essen_abc.zip"

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from encoders.entries import ListTokens
+from encoders.image import MobileNetTokens
 from encoders.quarters import QuadrantTokens
 
 
@@ -26,8 +27,15 @@ def test_a_picture_of_four_is_its_four_pictures(quarters: QuadrantTokens):
     drawings = np.random.default_rng(0).integers(0, 256, (4, 3, 32, 32), dtype=np.uint8)
     rows = [np.concatenate(list(drawings[k : k + 2]), axis=2) for k in (0, 2)]
     found = quarters(np.concatenate(rows, axis=1)[None])
-    cells = quarters.drawing(drawings).x.view(4, 2, 2, 2, 2, quarters.width).mean(dim=(2, 4))
-    torch.testing.assert_close(found.x[0], cells.reshape(16, quarters.width), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.x[0], quarters.drawing(drawings).x.flatten(0, 1), rtol=1e-4, atol=1e-5)
+
+
+def test_cells_are_means_of_the_map(quarters: QuadrantTokens):
+    drawings = np.random.default_rng(2).integers(0, 256, (2, 3, 32, 32), dtype=np.uint8)
+    whole = MobileNetTokens(128)(drawings).x.view(2, 2, 2, 2, 2, quarters.width).mean(dim=(2, 4))
+    torch.testing.assert_close(quarters.drawing(drawings).x, whole.flatten(1, 2), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="cells=0; expected at least 1 or null"):
+        MobileNetTokens(cells=0)
 
 
 def test_a_drawing_that_comes_again_is_not_read_again(quarters: QuadrantTokens):

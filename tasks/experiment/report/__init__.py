@@ -2,6 +2,8 @@
 
 from tasks.experiment.report.page import Report
 from tasks.experiment.report.parts import (
+    Exhibit,
+    Exhibits,
     Facts,
     Failure,
     Failures,
@@ -18,6 +20,8 @@ from tasks.experiment.report.parts import (
 )
 
 __all__ = [
+    "Exhibit",
+    "Exhibits",
     "Facts",
     "Failure",
     "Failures",

@@ -226,7 +226,52 @@ class Listing:
     summary: str = ""
 
 
-Part = Prose | MetricTable | Table | Figure | Failures | Facts | Listing
+@dataclass(frozen=True)
+class Exhibit:
+    """One item as it is: a picture, a sound to play, or a text.
+
+    Attributes:
+        title: what it is called
+        note: a few words under it
+        picture: bytes of a PNG
+        sound: bytes of a WAV file
+        text: of a text
+    """
+
+    title: str
+    note: str = ""
+    picture: bytes = b""
+    sound: bytes = b""
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        for name, content, begins in (
+            ("picture", self.picture, b"\x89PNG\r\n"),
+            ("sound", self.sound, b"RIFF"),
+        ):
+            if content and not content.startswith(begins):
+                raise ValueError(f"exhibit {self.title!r}: the {name} starts with {content[:8]!r}, not with {begins!r}")
+
+    @property
+    def picture_uri(self) -> str:
+        """The picture as a `data:` address, empty without one."""
+        return "data:image/png;base64," + base64.b64encode(self.picture).decode() if self.picture else ""
+
+    @property
+    def sound_uri(self) -> str:
+        """The sound as a `data:` address, empty without one."""
+        return "data:audio/wav;base64," + base64.b64encode(self.sound).decode() if self.sound else ""
+
+
+@dataclass(frozen=True)
+class Exhibits:
+    """Items one beside another."""
+
+    kind: ClassVar[str] = "exhibits"
+    items: Sequence[Exhibit]
+
+
+Part = Prose | MetricTable | Table | Figure | Failures | Facts | Listing | Exhibits
 
 
 @dataclass(frozen=True)

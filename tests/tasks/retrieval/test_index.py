@@ -149,6 +149,16 @@ def test_exact_index_against_a_dictionary(operations: list[tuple[str, int, int]]
     against_a_dictionary(operations, score, "exact")
 
 
+@pytest.mark.parametrize("score", ["global", "tokens", "both"])
+def test_wordings_asked_together_score_what_they_score_on_average(score: Score):
+    index, rng = made(20, score), np.random.default_rng(4)
+    wordings = [*queries(rng, 2, tokens=3), *queries(rng, 1, tokens=5)]
+    rows = np.arange(20)
+    each = score_rows(wordings, index.items, rows, score, 0.3)
+    together = score_rows([Query.ensemble(wordings)], index.items, rows, score, 0.3)
+    torch.testing.assert_close(together[0], each.mean(dim=0))
+
+
 @needs_faiss
 @settings(max_examples=40, deadline=None)
 @given(OPERATIONS, st.sampled_from(["global", "tokens", "both"]), st.sampled_from(["flat", "hnsw"]))

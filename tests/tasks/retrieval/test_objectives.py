@@ -11,12 +11,11 @@ from tasks.retrieval.objectives import (
     GlobalContrast,
     HybridContrast,
     Objective,
-    PairScores,
     TokenContrast,
     keep_best,
-    prompt_ensemble,
     token_similarity,
 )
+from tasks.retrieval.scores import prompt_ensemble
 from tasks.retrieval.two_towers import Encoded, Projection, joined
 from tests.tasks.retrieval.filip_cases import encoded, leaves, same_rows
 
@@ -125,10 +124,8 @@ def test_the_kept_tokens_are_those_that_match_the_batch_best(rng: torch.Generato
 
 
 def test_prompts_are_averaged_as_scores(rng: torch.Generator):
-    prompts = [token_similarity(encoded(2, 3, 8, rng), encoded(4, n, 8, rng)) for n in (2, 5)]
-    mean = prompt_ensemble(prompts)
-    torch.testing.assert_close(mean.left_to_right, (prompts[0].left_to_right + prompts[1].left_to_right) / 2)
-    assert isinstance(mean, PairScores)
+    prompts = [token_similarity(encoded(2, 3, 8, rng), encoded(4, n, 8, rng)).left_to_right for n in (2, 5)]
+    torch.testing.assert_close(prompt_ensemble(prompts), (prompts[0] + prompts[1]) / 2)
     with pytest.raises(ValueError, match="no prompts were given"):
         prompt_ensemble([])
 

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +209,7 @@ def test_an_explanation_names_rank_partners_and_right_answers(run: Path):
     assert len(list(page.parent.glob("answer-*.svg"))) == 4
 
 
-def test_help_is_instant_and_imports_neither_torch_nor_lightning():
+def test_help_imports_neither_torch_nor_lightning():
     program = (
         "import sys\n"
         "sys.argv = ['retrieval', '--help']\n"
@@ -219,10 +218,8 @@ def test_help_is_instant_and_imports_neither_torch_nor_lightning():
         "    assert not end.code\n"
         "    assert not {'torch', 'lightning', 'pandas', 'faiss'} & set(sys.modules)\n"
     )
-    start = time.process_time()
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "search" in said.stdout
-    assert time.process_time() - start < 0.6
 
 
 def test_progress_speaks_now_and_then_with_the_time_left():

@@ -49,7 +49,8 @@ class ToyPairs(PairSource):
         pictures = np.stack([square(*kind, seed) for seed, (kind, _) in enumerate(drawn)])
         names = [f"{colour}-{corner.replace(' ', '-')}-{copy}" for (colour, corner), copy in drawn]
         texts = [f"a {colour} quarter at the {corner}" for (colour, corner), _ in drawn]
-        table = pd.DataFrame({"split": splits, "colour": [c for (c, _), _ in drawn]}, index=names)
+        colours, corners = [c for (c, _), _ in drawn], [c for (_, c), _ in drawn]
+        table = pd.DataFrame({"split": splits, "colour": colours, "corner": corners}, index=names)
         table = table.assign(attribution="Toy Painters", licence="CC0")
         right_table = pd.DataFrame({"split": splits}, index=[f"text-{name}" for name in names])
 
@@ -65,7 +66,7 @@ class ToyPairs(PairSource):
             table,
             right_table,
             galleries_of_splits(table, right_table),
-            ("colour",),
+            ("colour", "corner"),
             ["96 squares"],
         )
 
