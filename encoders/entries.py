@@ -15,12 +15,17 @@ from fusion.tokens import Tokens
 
 
 class ListTokens(Encoder):
-    """MiniLM on each entry of a caption that is a list with commas; tokens of entries stand one after another."""
+    """MiniLM on each entry of a caption that is a list with commas; tokens of entries stand one after another.
+
+    Args:
+        whole: one token an entry, the mean of its word pieces, instead of one a piece
+    """
 
     modality: ClassVar[str] = "text"
 
-    def __init__(self) -> None:
+    def __init__(self, whole: bool = False) -> None:
         super().__init__()
+        self.whole = whole
         self.entry = PretrainedText()
         self.width, self.frozen = self.entry.width, True
         self._read: dict[str, Float[Tensor, "n w"]] = {}
@@ -31,5 +36,11 @@ class ListTokens(Encoder):
         new = [entry for entry in dict.fromkeys(e for own in lists for e in own) if entry not in self._read]
         if new:
             tokens = self.entry(new)
-            self._read.update((e, x[keep]) for e, x, keep in zip(new, tokens.x, tokens.keep, strict=True))
+            for entry, x, keep in zip(new, tokens.x, tokens.keep, strict=True):
+                self._read[entry] = x[keep].mean(dim=0, keepdim=True) if self.whole else x[keep]
         return padded([torch.cat([self._read[e] for e in own]) for own in lists], self.width, self.device)
+
+    def labels(self, raw: Sequence[str]) -> list[list[str]]:
+        """The entry, or the piece of text, of each token."""
+        lists = [text.split(", ") for text in raw]
+        return lists if self.whole else [[piece for own in self.entry.labels(e) for piece in own] for e in lists]

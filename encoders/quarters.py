@@ -13,7 +13,7 @@ from torch import Tensor
 
 from encoders.encoder import Encoder
 from encoders.image import MobileNetTokens
-from fusion.tokens import Tokens
+from fusion.tokens import Place, Tokens
 
 
 class QuadrantTokens(Encoder):
@@ -46,4 +46,9 @@ class QuadrantTokens(Encoder):
             cells = self.drawing(np.ascontiguousarray(quarters[list(new.values())])).x
             self._read.update(zip(new, cells, strict=True))
         x = torch.stack([self._read[name] for name in names])
-        return Tokens.full(rearrange(x, "(b q) n w -> b (q n) w", q=4))
+        edge = round(x.shape[1] ** 0.5)
+        at = torch.tensor(
+            [(j * edge + b, i * edge + a) for i in (0, 1) for j in (0, 1) for a in range(edge) for b in range(edge)]
+        )
+        grid = at.to(x).expand(len(raw), -1, -1)
+        return Tokens.full(rearrange(x, "(b q) n w -> b (q n) w", q=4), Place(grid=grid))

@@ -61,8 +61,8 @@ class FolkPairs(PairSource):
         account = [f"{len(songs)} songs with notes from {notes.name}"]
         if missing:
             account.append(
-                f"{missing} songs without notes are left out: their ABC file is not in {notes}; music21 has all of them "
-                "(the extra `folk`)"
+                f"{missing} songs without notes are left out: their ABC file is not in {notes}; music21 (the extra "
+                "`folk`) has all of them"
             )
         return folk_pairs(songs, melodies, account + faults)
 
@@ -128,8 +128,8 @@ def song_books() -> Path:
     packed = source("music").folder / PACKED
     if not packed.is_file():
         raise DataError(
-            "the notes of the folk songs are not here: pip install 'multimodal-fusion[folk]' for all of them (music21), "
-            "`fusion data import music --from FOLDER` for 3,214, or set notes to a folder or zip of ABC files"
+            "the notes of the folk songs are not here: pip install 'multimodal-fusion[folk]' for all of them "
+            "(music21), `fusion data import music --from FOLDER` for 3,214, or set notes to a folder or zip of ABC"
         )
     return packed
 

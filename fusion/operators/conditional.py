@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
+from einops import rearrange
 from jaxtyping import Int
 from torch import Tensor, nn
 
@@ -21,6 +22,8 @@ class Conditional(MultiHead):
         conditions: how many conditions there are, numbered 0 .. conditions-1
         width: width of condition tokens and of the result
         heads: attention heads
+        gated: the condition also weighs every channel of what the heads read, by 0 to 2 and by 1 for a condition of
+            zeros. Where to look is one choice per head; the gate lets conditions keep channels of their own
         options: the other options of `MultiHead`
     """
 
@@ -28,12 +31,13 @@ class Conditional(MultiHead):
     cost: ClassVar[str] = "4 b h n s d with n conditions"
     dense_when: ClassVar[str | None] = "always"
 
-    def __init__(self, conditions: int, width: int, heads: int = 8, **options: Any):
+    def __init__(self, conditions: int, width: int, heads: int = 8, gated: bool = False, **options: Any):
         super().__init__(width, heads, **options)
         if conditions < 1:
             raise ValueError(f"conditions={conditions} must be at least 1")
         self.conditions = conditions
-        self.table = nn.Parameter(torch.randn(conditions, width) * width**-0.5)
+        self.table = nn.Parameter(torch.randn(conditions, width) * (1.0 if gated else width**-0.5))
+        self.gate = nn.Linear(width, self.heads * self.head_width, bias=False) if gated else None
 
     def ask(self, condition: Int[Tensor, "b n"]) -> Tokens:
         """The tokens of some conditions per item, as queries for `forward`."""
@@ -54,5 +58,9 @@ class Conditional(MultiHead):
             raise ValueError("Conditional: conditions read an item; give the item's tokens as source")
         source = source.zeroed()
         k, v = self.split_source(source.x)
-        read = self.attend(self.split_query(query.zeroed().x), k, v, keep=known(source))
-        return Read(self.join(read.out), read.lse)
+        asking = query.zeroed().x
+        read = self.attend(self.split_query(asking), k, v, keep=known(source))
+        if self.gate is None:
+            return Read(self.join(read.out), read.lse)
+        weight = rearrange(2 * self.gate(asking).sigmoid(), "b n (h e) -> b h n e", h=self.heads)
+        return Read(self.join(read.out * weight), read.lse)

@@ -47,23 +47,27 @@ class Backbone(nn.Module):
         return tokens.with_x(self.norm(tokens.x))
 
 
+READ_HEADS, READ_WIDTH = 16, 64
+"""Heads of the read and channels of each: wide, so that conditions need not share channels."""
+
+
 class LastBlock(nn.Module):
     """The block in which conditions ask: read, residual, feed-forward, norm, linear, unit norm.
 
     Paper: the residual is the condition token, as the query is. Here too: the feed-forward layer then knows which
-    condition asks, so two conditions differ by where they look and by what is made of it.
+    condition asks. Departs from the paper in that the condition also weighs the channels of what was read (`gated`):
+    a frozen encoder's few tokens hold style and identity side by side, so that where to look tells them not apart.
 
     Args:
         conditions: how many
         width: of the item's tokens
         out: width of the embedding
-        heads: attention heads; must divide width
         dropout: of the feed-forward layer
     """
 
-    def __init__(self, conditions: int, width: int, out: int, heads: int, dropout: float):
+    def __init__(self, conditions: int, width: int, out: int, dropout: float):
         super().__init__()
-        self.read = Conditional(conditions, width, heads)
+        self.read = Conditional(conditions, width, READ_HEADS, gated=True, head_width=READ_WIDTH)
         self.norm, self.feed_forward = nn.LayerNorm(width), FeedForward(width, 2 * width, dropout)
         self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, out))
 
@@ -89,7 +93,7 @@ class AttributeEmbedder(nn.Module, ABC):
         width: of the embeddings
         hidden: of the backbone
         blocks: transformer blocks of the backbone
-        heads: attention heads; must divide hidden
+        heads: attention heads of the backbone; must divide hidden
         dropout: of backbone and head
     """
 
@@ -108,10 +112,10 @@ class AttributeEmbedder(nn.Module, ABC):
             raise ValueError(f"conditions={list(conditions)}: expected at least one name, each once")
         self.encoder, self.conditions, self.width = encoder, tuple(conditions), width
         self.backbone = Backbone(encoder.width, hidden, blocks, heads, dropout)
-        self.build(hidden, heads, dropout)
+        self.build(hidden, dropout)
 
     @abstractmethod
-    def build(self, hidden: int, heads: int, dropout: float) -> None:
+    def build(self, hidden: int, dropout: float) -> None:
         """Make what comes after the backbone."""
 
     @abstractmethod
@@ -160,8 +164,8 @@ class AttributeEmbedder(nn.Module, ABC):
 class ConditionalEmbedder(AttributeEmbedder):
     """A learned query per condition reads the item in the last block; every other weight is shared."""
 
-    def build(self, hidden: int, heads: int, dropout: float) -> None:
-        self.last = LastBlock(len(self.conditions), hidden, self.width, heads, dropout)
+    def build(self, hidden: int, dropout: float) -> None:
+        self.last = LastBlock(len(self.conditions), hidden, self.width, dropout)
 
     def spaces(self, item: Tokens) -> Float[Tensor, "b k d"]:
         return self.last.every(item)
@@ -173,8 +177,8 @@ class ConditionalEmbedder(AttributeEmbedder):
 class SharedEmbedder(AttributeEmbedder):
     """Baseline: one learned query for everything, so all conditions share one space."""
 
-    def build(self, hidden: int, heads: int, dropout: float) -> None:
-        self.last = LastBlock(1, hidden, self.width, heads, dropout)
+    def build(self, hidden: int, dropout: float) -> None:
+        self.last = LastBlock(1, hidden, self.width, dropout)
 
     def spaces(self, item: Tokens) -> Float[Tensor, "b k d"]:
         return self.last.every(item).expand(-1, len(self.conditions), -1)
@@ -183,8 +187,8 @@ class SharedEmbedder(AttributeEmbedder):
 class SeparateHeads(AttributeEmbedder):
     """Baseline: a last block of its own for every condition, on the same backbone."""
 
-    def build(self, hidden: int, heads: int, dropout: float) -> None:
-        self.last = nn.ModuleList(LastBlock(1, hidden, self.width, heads, dropout) for _ in self.conditions)
+    def build(self, hidden: int, dropout: float) -> None:
+        self.last = nn.ModuleList(LastBlock(1, hidden, self.width, dropout) for _ in self.conditions)
 
     def spaces(self, item: Tokens) -> Float[Tensor, "b k d"]:
         return torch.cat([last.every(item) for last in self.last], dim=1)  # type: ignore[operator]
@@ -193,7 +197,7 @@ class SeparateHeads(AttributeEmbedder):
 class MaskedEmbedder(AttributeEmbedder):
     """Baseline: one embedding times a learned mask per condition, at least 0 (CSN, Veit et al. 2017, 1603.07810)."""
 
-    def build(self, hidden: int, heads: int, dropout: float) -> None:
+    def build(self, hidden: int, dropout: float) -> None:
         self.mean = Mean()
         self.out = nn.Linear(hidden, self.width)
         self.mask = nn.Parameter(0.9 + 0.1 * torch.randn(len(self.conditions), self.width))

@@ -64,6 +64,15 @@ def joined(parts: Sequence[Encoded]) -> Encoded:
     return Encoded(Tokens(x, keep), torch.cat([part.global_vector for part in parts]))
 
 
+class ChannelDropout(nn.Dropout):
+    """Drop a feature from all tokens of an item at once; one random number per item and feature, not per token."""
+
+    def forward(self, x: Float[Tensor, "b n w"]) -> Float[Tensor, "b n w"]:
+        if not self.training or self.p == 0:
+            return x
+        return x * super().forward(x.new_ones(len(x), 1, x.shape[-1]))
+
+
 class Projection(nn.Module):
     """An encoder's tokens -> unit tokens of the shared space: linear, transformer blocks or a GELU, norm, linear.
 
@@ -73,14 +82,14 @@ class Projection(nn.Module):
         hidden: width of the blocks
         blocks: transformer blocks in between; 0 = a GELU, and every token by itself
         heads: attention heads of each block; must divide hidden
-        dropout: probability of dropping an input feature, a read or an activation while training
+        dropout: probability of dropping an input feature of an item, a read or an activation while training
     """
 
     def __init__(
         self, source_width: int, width: int, hidden: int = 256, blocks: int = 1, heads: int = 4, dropout: float = 0.1
     ):
         super().__init__()
-        self.into = nn.Sequential(nn.Dropout(dropout), nn.Linear(source_width, hidden))
+        self.into = nn.Sequential(ChannelDropout(dropout), nn.Linear(source_width, hidden))
         if not blocks:
             self.into.extend([nn.GELU(), nn.Dropout(dropout)])
         self.blocks = nn.ModuleList(

@@ -54,6 +54,11 @@ def test_entries_of_a_list_do_not_read_one_another(entries: ListTokens):
     torch.testing.assert_close(both.x[0, 2], swapped.x[0, 0], rtol=0, atol=0)
 
 
+def test_an_entry_may_be_one_token(entries: ListTokens):
+    pieces, whole = entries(["red apple, dog"]), ListTokens(whole=True)(["red apple, dog"])
+    torch.testing.assert_close(whole.x[0], torch.stack([pieces.x[0, :2].mean(dim=0), pieces.x[0, 2]]))
+
+
 def test_lists_of_different_length_are_padded(entries: ListTokens):
     tokens = entries(["dog", "dog, red apple"])
     assert tokens.keep.tolist() == [[True, False, False], [True, True, True]]

@@ -31,6 +31,20 @@ def test_every_condition_at_once_is_each_condition_alone(op: Conditional, rng: t
         torch.testing.assert_close(together[:, condition], alone)
 
 
+def test_a_gate_weighs_channels_and_is_open_for_a_condition_of_zeros(rng: torch.Generator):
+    torch.manual_seed(1)
+    gated, source = Conditional(K, W, H, gated=True, head_width=8).double(), items(rng)
+    plain = Conditional(K, W, H, head_width=8).double()
+    plain.load_state_dict({name: value for name, value in gated.state_dict().items() if "gate" not in name})
+    assert not torch.allclose(gated.every(source).y, plain.every(source).y)
+    alone = gated(gated.ask(torch.tensor([[3]] * B)), source).y[:, 0]
+    torch.testing.assert_close(gated.every(source).y[:, 3], alone)
+    with torch.no_grad():
+        for op in (gated, plain):
+            op.table.zero_()
+    torch.testing.assert_close(gated.every(source).y, plain.every(source).y)
+
+
 def test_one_condition_is_an_unconditional_pool_with_a_learned_query(rng: torch.Generator):
     op, source = Conditional(1, W, H).double(), items(rng)
     assert torch.equal(op.every(source).y, op(op.ask(torch.zeros(B, 1, dtype=torch.long)), source).y)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -189,9 +190,8 @@ def test_an_attribute_or_arm_that_the_run_lacks_is_named(run: Path, tmp_path: Pa
     ],
 )
 def test_a_config_that_cannot_be_is_one_line(more: dict[str, object], message: str, tmp_path: Path):
-    with pytest.raises((ConfigError, ValueError), match=".*") as fault:
+    with pytest.raises((ConfigError, ValueError), match=re.escape(message)):
         TASK.train([written(tmp_path, **(MORE | more))])
-    assert message in str(fault.value)
 
 
 def test_a_run_without_them_says_what_to_train(tmp_path: Path):

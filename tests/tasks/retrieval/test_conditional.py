@@ -67,10 +67,13 @@ def test_one_condition_is_a_learned_query_that_pools(tokens: Tokens):
     model = made(ConditionalEmbedder, ("style",))
     assert isinstance(model, ConditionalEmbedder)
     item, read = model.backbone(tokens), model.last.read
-    q = read.to_query(read.table[0]).view(2, 8)
-    k, v = (part.view(3, 4, 2, 8) for part in read.to_source(item.zeroed().x).chunk(2, dim=-1))
-    weight = torch.einsum("hd,bnhd->bhn", q, k).div(8**0.5).masked_fill(~item.keep[:, None], -torch.inf).softmax(dim=2)
-    pooled = read.out(torch.einsum("bhn,bnhd->bhd", weight, v).reshape(3, 16))
+    h, d = read.heads, read.head_width
+    q = read.to_query(read.table[0]).view(h, d)
+    k, v = (part.view(3, 4, h, d) for part in read.to_source(item.zeroed().x).chunk(2, dim=-1))
+    weight = torch.einsum("hd,bnhd->bhn", q, k).div(d**0.5).masked_fill(~item.keep[:, None], -torch.inf).softmax(dim=2)
+    assert read.gate is not None
+    gate = 2 * read.gate(read.table[0]).sigmoid()
+    pooled = read.out(torch.einsum("bhn,bnhd->bhd", weight, v).reshape(3, h * d) * gate)
     head, x = model.last, read.table[0] + pooled
     expected = F.normalize(head.out(x + head.feed_forward(head.norm(x))), dim=-1)
     torch.testing.assert_close(model.embed_tokens(tokens, "style"), expected)
@@ -78,14 +81,17 @@ def test_one_condition_is_a_learned_query_that_pools(tokens: Tokens):
 
 @pytest.mark.parametrize("zero", ["to_query", "table"])
 def test_without_a_question_every_condition_reads_the_mean_of_the_values(zero: str, tokens: Tokens):
+    """What a condition looks at is in the query projection; how it weighs channels, and the residual, in the table."""
     model = made(ConditionalEmbedder)
     assert isinstance(model, ConditionalEmbedder)
     read, item = model.last.read, model.backbone(tokens)
     with torch.no_grad():
         (read.table if zero == "table" else read.to_query.weight).zero_()
     values = read.to_source(item.zeroed().x).chunk(2, dim=-1)[1].masked_fill(~item.keep[..., None], 0.0)
-    mean = read.out(values.sum(dim=1) / item.keep.sum(dim=1, keepdim=True))
-    torch.testing.assert_close(read.every(item).y, mean[:, None].expand(-1, len(NAMES), -1))
+    assert read.gate is not None
+    gate = 2 * read.gate(read.table).sigmoid()
+    mean = values.sum(dim=1) / item.keep.sum(dim=1, keepdim=True)
+    torch.testing.assert_close(read.every(item).y, read.out(mean[:, None] * gate))
     every = model.spaces(item)
     same = torch.allclose(every[:, 0], every[:, 1], atol=1e-6) and torch.allclose(every[:, 0], every[:, 2], atol=1e-6)
     assert same == (zero == "table")  # the residual still knows which condition asks
