@@ -30,6 +30,7 @@ TASKS = {
     "survival": "tasks.survival.experiment.SurvivalExperiment",
     "fmri": "tasks.fmri.experiment.FmriExperiment",
     "retrieval": "tasks.retrieval.experiment.RetrievalExperiment",
+    "melody": "tasks.melody.experiment.MelodyExperiment",
 }
 """Task -> the class whose constructor its configs are typed by."""
 Tree = dict[str, Any]

@@ -1,0 +1,1 @@
+"""Melodies: skeletons, phrases, generation that keeps its promises, and chorales."""

@@ -1,0 +1,64 @@
+"""What a melody run folder holds at this moment, finished or not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from tasks.experiment.state import RunState, described, table, unit_tables
+from tasks.melody.model import MEASURED
+
+
+@dataclass(frozen=True)
+class Results(RunState):
+    """Everything that is known about a run.
+
+    Attributes:
+        measured: arm, fold, seed and the columns of `tasks.melody.model.Measurement`
+        epochs: arm, fold, seed, epoch, train_loss, validation_loss
+        summary: likelihoods, rows of `evaluation.likelihoods`; None when the run was not evaluated yet
+        comparisons: rows of paired differences; None likewise
+        generation: what generated songs have in common with real ones, rows of `generation.table`; None likewise, or
+            when nothing was generated
+    """
+
+    measured: pd.DataFrame
+    epochs: pd.DataFrame
+    summary: pd.DataFrame | None
+    comparisons: pd.DataFrame | None
+    generation: pd.DataFrame | None
+
+    @property
+    def own(self) -> str:
+        """The arm this run is about."""
+        return str(self.config["name"])
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms with a finished unit, in the order of the config."""
+        there = set(self.measured["arm"])
+        return [arm for arm in configured_arms(self.config) if arm in there]
+
+
+def configured_arms(config: dict[str, object]) -> list[str]:
+    """The model under test, rivals, then baselines, as the config lists them."""
+    others = [name for kind in ("rivals", "baselines") for name in (config.get(kind) or {})]  # type: ignore[attr-defined]
+    return [str(config["name"]), *others]
+
+
+def read(run: Path) -> Results:
+    """Read a run folder.
+
+    Raises:
+        RunError: there is no run at this path
+    """
+    return Results(
+        **described(run),
+        measured=unit_tables(run, "nll.csv", MEASURED, dtype={"case": str, "part": str}),
+        epochs=unit_tables(run, "epochs.csv", ["epoch", "train_loss", "validation_loss"]),
+        summary=table(run / "summary.csv"),
+        comparisons=table(run / "comparisons.csv"),
+        generation=table(run / "generation.csv"),
+    )

@@ -1,0 +1,75 @@
+"""Melodies in the common orchestration: what is run on which music, and what is said at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from data.music.book import PARTS, SongBook
+from tasks.experiment.config import merge
+from tasks.experiment.console import print_table
+from tasks.experiment.signatures import named_class, options
+from tasks.experiment.task import Plan, Task
+from tasks.melody import unit
+from tasks.melody.evaluation import SHOWN, evaluate_run
+from tasks.melody.experiment import MelodyExperiment
+from tasks.melody.report import write as write_report
+
+
+class MelodyTask(Task):
+    """Train every arm of a config with every seed, then measure, generate, compare and report."""
+
+    name = "melody"
+    unit = staticmethod(unit.run)
+
+    def fast(self, tree: dict[str, Any]) -> dict[str, Any]:
+        """Two epochs for every model that is trained by epochs."""
+        rivals = {name: _two_epochs(of, f"rivals.{name}") for name, of in (tree.get("rivals") or {}).items()}
+        return {**tree, "model": _two_epochs(tree.get("model"), "model"), **({"rivals": rivals} if rivals else {})}
+
+    def plan(self, experiment: MelodyExperiment) -> Plan:
+        music = experiment.pieces
+        account, name = said_of(music)
+        return Plan(
+            account="\n".join(account),
+            data=name,
+            folds=1,
+            arms=list(experiment.models),
+            seedless=[name for name, model in experiment.models.items() if model.seedless],
+        )
+
+    def finish(self, experiment: MelodyExperiment, run: Path, folds: Sequence[int], seeds: Sequence[int]) -> None:
+        results = evaluate_run(run)
+        assert results.summary is not None
+        print("nats (lower is better), mean over the pieces of a split and over seeds")
+        print_table(results.summary.to_dict("records"), SHOWN)
+        if results.comparisons is not None:
+            for sentence in results.comparisons["sentence"]:
+                print(sentence)
+        if results.generation is not None:
+            print_table(results.generation.to_dict("records"))
+        print(f"report: {self.report(run)}")
+
+    def report(self, run: Path) -> Path:
+        return write_report(run)
+
+
+def said_of(music: Any) -> tuple[list[str], str]:
+    """Account and name of a collection."""
+    if isinstance(music, SongBook):
+        counts = ", ".join(f"{len(music.part(part))} {part}" for part in PARTS)
+        return [*music.account, counts], f"songs {music.name}"
+    counts = ", ".join(f"{len(pieces)} {part}" for part, pieces in music.items())
+    return [f"chorales: {counts}"], "chorales"
+
+
+def _two_epochs(model: Any, where: str) -> Any:
+    """A model of a config tree, trained for two epochs if it is trained by epochs at all."""
+    given = model if isinstance(model, dict) else {"class_path": model}
+    if "trainer" not in options(named_class(given.get("class_path"), MelodyExperiment.namespaces, where)):
+        return model
+    return merge(given, {"init_args": {"trainer": {"max_epochs": 2}}})
+
+
+TASK = MelodyTask()
