@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from fusion.attention import AttentionOp
@@ -84,6 +84,26 @@ class Block(nn.Module):
         if self.feed_forward is not None:
             x = self._second_half(x, self.feed_forward)
         return _first(tokens, rows).with_x(x)
+
+    def step(self, new: Tokens, state: Any, present: Bool[Tensor, " b"] | None = None) -> tuple[Tokens, Any]:
+        """`forward`'s rows of the new tokens while decoding, for operators with a `step`.
+
+        Args:
+            new: the tokens after those of `state`
+            state: what the operator's last step returned; None = nothing was read yet; of a reader of a source, what
+                it remembers of it
+            present: of a reader of a source: which items have that source at all
+        """
+        new = new.zeroed()
+        op: Any = self.op
+        read, state = op.step(new.with_x(self.norm(new.x)) if self.pre else new, state)
+        added = read.y if present is None else read.y.masked_fill(~present[:, None, None], 0.0)
+        x = new.x + added
+        if not self.pre:
+            x = self.norm(x)
+        if self.feed_forward is not None:
+            x = self._second_half(x, self.feed_forward)
+        return new.with_x(x), state
 
     def _second_half(self, x: Float[Tensor, "b n w"], feed_forward: nn.Module) -> Float[Tensor, "b n w"]:
         if self.pre:

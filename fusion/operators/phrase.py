@@ -6,10 +6,11 @@ macro_t = Attn(h_t, {u_1 .. u_P}) with a bias of p(t) - p;   out_t = micro_t + s
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fusion.attention import Ability, AttentionOp, MultiHead, Read
@@ -27,6 +28,30 @@ def phrase_ids(reader: AttentionOp, tokens: Tokens, side: str) -> Int[Tensor, "b
             "ints [b, n]: Tokens(x, keep, Place(segment=...))"
         )
     return tokens.place.segment
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """A source as one reader sees it.
+
+    Attributes:
+        keys, values: of each head, `[b, h, s, d]`
+        keep: real tokens, `[b, s]`
+        segment: the phrase of each, `[b, s]`
+    """
+
+    keys: Tensor
+    values: Tensor
+    keep: Tensor
+    segment: Tensor
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A source as `Phrase` sees it: its tokens, and one summary per phrase unless there is no macro part."""
+
+    micro: Remembered
+    macro: Remembered | None
 
 
 class WithinPhrase(MultiHead):
@@ -70,10 +95,19 @@ class WithinPhrase(MultiHead):
         return exact_weights(q, k, start, stop, keep=keep, allowed=(away <= self.reach)[:, None])
 
     def forward(self, query: Tokens, source: Tokens | None = None) -> Read:
-        source = (query if source is None else source).zeroed()
-        segments = phrase_ids(self, query, "query"), phrase_ids(self, source, "source")
-        k, v = self.split_source(source.x)
-        read = self.attend(self.split_query(query.zeroed().x), k, v, keep=source.keep, segments=segments)
+        phrase_ids(self, query, "query")
+        return self.reread(query, self.remembered(query if source is None else source))
+
+    def remembered(self, source: Tokens) -> Remembered:
+        """Keys and values of a source that is read more than once."""
+        source = source.zeroed()
+        return Remembered(*self.split_source(source.x), source.keep, phrase_ids(self, source, "source"))
+
+    def reread(self, query: Tokens, source: Remembered) -> Read:
+        """What `forward` reads from a source whose keys and values are there already."""
+        segments = phrase_ids(self, query, "query"), source.segment
+        q = self.split_query(query.zeroed().x)
+        read = self.attend(q, source.keys, source.values, keep=source.keep, segments=segments)
         assert read.lse is not None
         silent = torch.isneginf(read.lse).all(dim=1)[..., None]
         return Read(self.join(read.out).masked_fill(silent, 0.0), read.lse)
@@ -101,11 +135,20 @@ class AcrossPhrases(MultiHead):
     def forward(self, query: Tokens, source: Tokens | None = None) -> Read:
         if source is None:
             raise ValueError("AcrossPhrases reads summaries of phrases; give them as source")
+        phrase_ids(self, query, "query")
+        return self.reread(query, self.remembered(source))
+
+    def remembered(self, source: Tokens) -> Remembered:
+        """Keys and values of summaries that are read more than once."""
         source = source.zeroed()
-        distance = phrase_ids(self, query, "query")[:, :, None] - phrase_ids(self, source, "source")[:, None, :]
+        return Remembered(*self.split_source(source.x), source.keep, phrase_ids(self, source, "source"))
+
+    def reread(self, query: Tokens, source: Remembered) -> Read:
+        """What `forward` reads from summaries whose keys and values are there already."""
+        distance = phrase_ids(self, query, "query")[:, :, None] - source.segment[:, None, :]
         bias = self.away[:, distance.clamp(-self.far, self.far) + self.far].transpose(0, 1)
-        k, v = self.split_source(source.x)
-        read = self.attend(self.split_query(query.zeroed().x), k, v, keep=source.keep, bias=bias)
+        q = self.split_query(query.zeroed().x)
+        read = self.attend(q, source.keys, source.values, keep=source.keep, bias=bias)
         return Read(self.join(read.out), read.lse)
 
 
@@ -126,7 +169,7 @@ class Phrase(AttentionOp):
         dropout: probability of dropping an attention weight while training
     """
 
-    supports: ClassVar[frozenset[Ability]] = frozenset({"self", "cross", "padding"})
+    supports: ClassVar[frozenset[Ability]] = frozenset({"self", "cross", "padding", "decode"})
     cost: ClassVar[str] = "4 b h (n s / phrases + s + n phrases) d"
     dense_when: ClassVar[str | None] = "macro=False and there is one phrase (or reach covers all)"
 
@@ -167,10 +210,23 @@ class Phrase(AttentionOp):
         if not torch.compiler.is_compiling():
             self._check_numbers(query, "query")
             self._check_numbers(source, "source")
-        micro = self.micro(query, source)
-        if not self.with_macro:
+        macro = self.macro(query, self.summaries(source)).y if self.with_macro else None
+        return self._gated(query, self.micro(query, source), macro)
+
+    def remembered(self, source: Tokens) -> Memory:
+        """What a decoder keeps of a source between its steps: it is read again and again, and projected once."""
+        macro = self.macro.remembered(self.summaries(source)) if self.with_macro else None
+        return Memory(self.micro.remembered(source), macro)
+
+    @torch.no_grad()
+    def step(self, new: Tokens, state: Memory) -> tuple[Read, Memory]:
+        """`forward`'s rows of the new tokens; the state is what `remembered` gave and stays as it is."""
+        macro = None if state.macro is None else self.macro.reread(new, state.macro).y
+        return self._gated(new, self.micro.reread(new, state.micro), macro), state
+
+    def _gated(self, query: Tokens, micro: Read, macro: Float[Tensor, "b n w"] | None) -> Read:
+        if macro is None:
             return micro
-        macro = self.macro(query, self.summaries(source)).y
         gate = torch.sigmoid(self.gate(torch.cat([query.zeroed().x, macro], dim=-1)))
         return Read(micro.y + gate * macro, micro.lse, {"gate": gate})
 

@@ -508,7 +508,7 @@ def test_compiled_equals_eager_with_gradients(case: Case, rng: torch.Generator):
 
 
 def decoders() -> pytest.MarkDecorator:
-    chosen = {name: case for name, case in CASES.items() if "decode" in case.build().supports}
+    chosen = {name: case for name, case in CASES.items() if {"decode", "causal"} <= case.build().supports}
     return pytest.mark.parametrize("case", chosen.values(), ids=chosen.keys())
 
 

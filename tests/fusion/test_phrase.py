@@ -90,3 +90,16 @@ def test_tokens_without_phrases_are_refused_with_the_remedy(op: WithinPhrase, ne
 def test_a_negative_reach_is_refused():
     with pytest.raises(ValueError, match=r"reach=-1 must be 0 \(own phrase only\) or more"):
         WithinPhrase(W, H, reach=-1)
+
+
+@pytest.mark.parametrize("macro", [True, False])
+def test_a_remembered_source_is_read_step_by_step_as_at_once(macro: bool, rng: torch.Generator):
+    op = Phrase(W, H, macro=macro, phrases=4).double()
+    melody, skeleton = song(rng, [0, 0, 1, 1, 3]), song(rng, [0, 1, 1, 2])
+    skeleton = replace(skeleton, keep=torch.tensor([[True, True, True, True], [True, False, True, False]]))
+    memory, rows = op.remembered(skeleton), []
+    for at in range(5):
+        new = Tokens(melody.x[:, at : at + 1], melody.keep[:, at : at + 1], melody.place[slice(at, at + 1)])
+        read, memory = op.step(new, memory)
+        rows.append(read.y)
+    torch.testing.assert_close(torch.cat(rows, 1), op(melody, skeleton).y)
