@@ -14,11 +14,33 @@ from data.music.key import Key
 TICKS = 24
 """Ticks per quarter."""
 Metre = tuple[int, int]
+Notes = Float32[np.ndarray, "_ 3"]
+"""MIDI pitch, start and length in quarters; a rest is a gap."""
 
 
 def bar_ticks(metre: Metre) -> int:
     """Length of a bar in ticks: 48 for 2/4, 72 for 6/8."""
     return 4 * TICKS * metre[0] // metre[1]
+
+
+def parse_metre(text: str) -> Metre | None:
+    """`2/4`, `C` (4/4), `C|` (2/2); `none` and the empty text are no metre.
+
+    Raises:
+        DataError: it is none, or its bar is no whole number of ticks (a quarter has 24) or over 16 whole notes long
+    """
+    said = {"C": "4/4", "C|": "2/2", "": "none", "free": "none"}.get(text.strip(), text.strip())
+    if said == "none":
+        return None
+    upper, _, lower = said.partition("/")
+    if not (upper.isascii() and lower.isascii() and upper.isdigit() and lower.isdigit()) or len(said) > 9:
+        raise DataError(f"metre {text!r} is not known; write two numbers such as 2/4 or 6/8, or none")
+    metre = (int(upper), int(lower))
+    if 0 in metre or 4 * TICKS * metre[0] % metre[1] or metre[0] > 16 * metre[1]:
+        raise DataError(
+            f"metre {text!r}: its bar must be a whole number of ticks, {TICKS} a quarter, and at most 16 whole notes"
+        )
+    return metre
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +136,7 @@ class Melody:
     def with_phrases(self, phrase: Int[np.ndarray, " n"] | None) -> Melody:
         return replace(self, phrase=phrase)
 
-    def notes(self) -> Float32[np.ndarray, "n 3"]:
+    def notes(self) -> Notes:
         """MIDI pitch, start and length in quarters."""
         return np.column_stack([self.pitch, self.onset / TICKS, self.duration / TICKS]).astype(np.float32)
 

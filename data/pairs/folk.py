@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
 from data.cohort.read import UNREADABLE
 from data.errors import DataError
-from data.pairs.abc import Notes, Tune, tunes
+from data.music.abc_books import music21_songs, read_books
+from data.music.melody import Notes
 from data.pairs.items import Pairs, PairSource, Side, galleries_of_splits
 from data.sources import resolve, source
 
@@ -41,7 +39,7 @@ class FolkPairs(PairSource):
         table = place / "essen_attributes.jsonl.gz" if place.is_dir() else place
         songs = _songs(table)
         notes = resolve(self.notes) if self.notes else song_books()
-        books = dict(_books(notes))
+        books = dict(read_books(notes))
         melodies: list[Notes] = []
         kept: list[int] = []
         missing, faults = 0, []
@@ -117,42 +115,18 @@ def folk_pairs(songs: pd.DataFrame, melodies: list[Notes], account: list[str]) -
 
 
 def song_books() -> Path:
-    """Where the notes of the Essen songs are: in the installed music21, which is not imported, else in a data set.
+    """Where the notes of the Essen songs are: in the installed music21, else in a data set.
 
     Raises:
         DataError: neither is here
     """
-    found = importlib.util.find_spec("music21")
-    if found is not None and found.origin is not None:
-        return Path(found.origin).parent / "corpus" / "essenFolksong"
-    packed = source("music").folder / PACKED
-    if not packed.is_file():
+    try:
+        return music21_songs()
+    except DataError:
+        packed = source("music").folder / PACKED
+        if packed.is_file():
+            return packed
         raise DataError(
             "the notes of the folk songs are not here: pip install 'multimodal-fusion[folk]' for all of them "
             "(music21), `fusion data import music --from FOLDER` for 3,214, or set notes to a folder or zip of ABC"
-        )
-    return packed
-
-
-def _books(place: Path) -> Iterator[tuple[str, dict[int, Tune]]]:
-    """File name -> its tunes."""
-    for name, content in _files(place):
-        try:
-            yield name, tunes(content.decode("latin-1"))
-        except DataError as fault:
-            raise DataError(f"{place}: {name}: {fault}") from None
-
-
-def _files(place: Path) -> Iterator[tuple[str, bytes]]:
-    """ABC files of a folder or zip; nothing is unpacked to disk, whatever a member is called."""
-    if place.is_dir():
-        for path in sorted(place.glob("*.abc")):
-            yield path.name, path.read_bytes()
-        return
-    try:
-        with zipfile.ZipFile(place) as packed:
-            for name in sorted(packed.namelist()):
-                if name.endswith(".abc"):
-                    yield Path(name).name, packed.read(name)
-    except UNREADABLE as problem:
-        raise DataError(f"{place}: neither a folder nor a zip of ABC files ({problem}); give one of these") from None
+        ) from None

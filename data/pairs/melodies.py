@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data.errors import DataError
-from data.pairs.abc import Notes
+from data.music.melody import Notes
 
 if TYPE_CHECKING:
     from pretty_midi import Instrument, PrettyMIDI

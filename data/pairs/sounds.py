@@ -7,7 +7,7 @@ import wave
 
 import numpy as np
 
-from data.pairs.abc import Notes
+from data.music.melody import Notes
 
 RATE = 8000
 """Samples a second; above twice the highest note that is played."""

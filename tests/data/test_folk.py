@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from data.errors import DataError
-from data.pairs.abc import tunes
+from data.music.abc import tunes
 from data.pairs.folk import FolkPairs, song_books
 from data.pairs.items import Pairs
 
@@ -56,7 +56,7 @@ def test_lengths_are_quarters_rests_are_gaps_and_ties_join():
 
 
 def test_what_is_no_note_and_no_key_is_named():
-    with pytest.raises(DataError, match=r"tune 1: '\[' in '\[CEG\]' is no note; correct the line"):
+    with pytest.raises(DataError, match=r"tune 1: '\[' in '\[CEG\]' is a chord, one voice is read; correct the line"):
         notes("[CEG]")
     with pytest.raises(DataError, match="key 'Q' is not known"):
         notes("C", key="Q")

@@ -20,7 +20,7 @@ from data.cohort.read import read_table
 from data.cohort.splits import published_splits
 from data.errors import DataError
 from data.genes.groups import read_groups
-from data.pairs.abc import tunes
+from data.music.abc import tunes
 from data.pairs.arrays import Vectors
 from data.slides.catalogue import find_slides
 from data.slides.feature_files import read_features

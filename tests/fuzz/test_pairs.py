@@ -12,7 +12,7 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image
 
-from data.pairs.abc import tunes
+from data.music.abc import tunes
 from data.pairs.arrays import Genes
 from data.pairs.captions import Captions, ImageCaptions
 from data.pairs.folk import FolkPairs

@@ -1,0 +1,271 @@
+"""Tunes in ABC notation -> one voice, with bars and phrases: what the Essen collection and tune books use of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import numpy as np
+
+from data.errors import DataError
+from data.music.abc_key import key_of, signature_of
+from data.music.melody import TICKS, Melody, Metre, Notes, bar_ticks, bars_of, parse_metre
+
+STEPS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
+_SIGN = re.compile(
+    r"""(?P<skip>\s+|"[^"]*"|![^!\s]+!|\{[^}]*\}|[~.HLMOPRSTuvy`)\\]|\((?!\d))
+    |(?P<field>\[(?P<letter>[A-Za-z]):(?P<value>[^\]]*)\])
+    |(?P<bar>\[\||:*\|[|:\]]*(?:\[?\d)?|::|\[\d)
+    |(?P<tuplet>\((?P<p>\d)(?::(?P<q>\d?)(?::(?P<r>\d?))?)?)
+    |(?P<tie>-)
+    |(?P<broken>>+|<+)
+    |(?P<note>(?P<sharp>\^{1,2}|_{1,2}|=)?(?P<name>[A-Ga-gzxZ])(?P<octave>[',]*)(?P<times>\d{0,4})(?P<over>/+\d{0,4})?)
+    """,
+    re.VERBOSE,
+)
+_FIELD = re.compile(r"^[A-Za-z]:")
+_TUPLETS = {2: 3, 3: 2, 4: 3, 6: 2, 8: 3}
+_REPEAT = re.compile(r":\||\|:|::")
+
+
+@dataclass(frozen=True)
+class Tune:
+    """One tune of a file.
+
+    Attributes:
+        number: its X field
+        fields: letter -> what stands there, several lines joined by a blank
+        body: lines of notes, and fields between them
+    """
+
+    number: int
+    fields: dict[str, str]
+    body: list[str]
+
+    def notes(self) -> Notes:
+        """The melody in quarters; tied notes are one.
+
+        Raises:
+            DataError: an unknown key or sign
+        """
+        read = _Reading(self)
+        return np.array([(pitch, float(at), float(long)) for pitch, at, long, _ in read.notes], np.float32).reshape(
+            -1, 3
+        )
+
+    def melody(self, name: str, phrases: bool = True) -> Melody:
+        """The melody in ticks. Repeats are not unfolded: `about` says that a tune has some.
+
+        Args:
+            name: of the melody
+            phrases: a line of notes is a phrase, as in the Essen collection
+
+        Raises:
+            DataError: an unknown key, metre or sign, chords or several voices, or no note
+        """
+        read = _Reading(self)
+        if not read.notes:
+            raise DataError(f"tune {self.number}: no note in it; leave it out")
+        pitch, start, length, line = zip(*read.notes, strict=True)
+        onset = np.array([round(TICKS * at) for at in start])
+        stop = np.array([round(TICKS * (at + long)) for at, long in zip(start, length, strict=True)])
+        duration = np.maximum(stop - onset, 1)
+        if len(onset) > 1 and (onset[:-1] + duration[:-1] > onset[1:]).any():
+            raise DataError(f"tune {self.number}: notes shorter than a 96th; leave it out")
+        barlines = np.array([round(TICKS * at) for at in read.bars], np.int64)
+        key = self.fields.get("K", "")
+        return Melody(
+            name,
+            onset,
+            duration,
+            np.array(pitch),
+            bars_of(int(onset[0]), int(onset[-1] + duration[-1]), barlines, read.first_metre),
+            read.first_metre,
+            key_of(key) if key else None,
+            np.unique(line, return_inverse=True)[1] if phrases else None,
+            self._about(read),
+        )
+
+    def _about(self, read: _Reading) -> dict[str, str]:
+        names = {"T": "title", "O": "origin", "R": "genre", "N": "notes"}
+        about = {names[letter]: text.rstrip("]").strip() for letter, text in self.fields.items() if letter in names}
+        if any(_REPEAT.search(line) for line in self.body):
+            about["repeats"] = "as written, not unfolded"
+        return {name: text for name, text in about.items() if text}
+
+
+@dataclass
+class _Reading:
+    """What a tune's body says: notes as (pitch, start, length, line), times in quarters."""
+
+    tune: Tune
+    notes: list[tuple[int, Fraction, Fraction, int]] = field(default_factory=list)
+    bars: list[Fraction] = field(default_factory=list)
+    now: Fraction = Fraction(0)
+
+    def __post_init__(self) -> None:
+        fields = self.tune.fields
+        self.where = f"tune {self.tune.number}"
+        self.metre: Metre | None = parse_metre(fields.get("M", "none"))
+        self.first_metre = self.metre
+        self.unit = self._unit(fields["L"]) if "L" in fields else self._usual_unit()
+        self.signature = signature_of(fields.get("K", "C"))
+        self.changed: dict[tuple[str, int], int] = {}
+        self.tied = False
+        self.stretch: list[Fraction] = []
+        self.open_end: Fraction | None = None
+        self._voices: set[str] = set()
+        for number, line in enumerate(self.tune.body):
+            if _FIELD.match(line):
+                self._set(line[0], line[2:].strip())
+                continue
+            for sign in self._signs(line):
+                self._read(sign, number, line)
+            if not line.rstrip().endswith("\\"):
+                self._end_of_line()
+
+    def _signs(self, line: str) -> Iterator[re.Match[str]]:
+        line = line.split("%")[0]
+        at = 0
+        while at < len(line):
+            match = _SIGN.match(line, at)
+            if match is None:
+                what = "is a chord, one voice is read" if line[at] == "[" else "is no note"
+                raise DataError(f"{self.where}: {line[at]!r} in '{line.strip()[:60]}' {what}; correct the line")
+            at = match.end()
+            if match["skip"] is None:
+                yield match
+
+    def _read(self, sign: re.Match[str], number: int, line: str) -> None:
+        if sign["field"]:
+            self._set(sign["letter"], sign["value"].strip())
+        elif sign["bar"]:
+            self._bar()
+            self.changed = {}
+        elif sign["tuplet"]:
+            p = int(sign["p"])
+            compound = self.metre is not None and self.metre[1] == 8 and self.metre[0] % 3 == 0
+            q = int(sign["q"] or _TUPLETS.get(p, 3 if compound else 2))
+            if 0 in (p, q):
+                raise DataError(f"{self.where}: {sign[0]!r} in '{line.strip()[:60]}' is no tuplet; correct the line")
+            self.stretch = [Fraction(q, p)] * int(sign["r"] or p)
+        elif sign["tie"]:
+            self.tied = True
+        elif sign["broken"]:
+            self._break(sign["broken"])
+        else:
+            self._note(sign, number)
+
+    def _note(self, sign: re.Match[str], number: int) -> None:
+        length = self._length(sign)
+        name, tied = sign["name"], self.tied
+        self.tied = False
+        if name in "zxZ":
+            self.now += length
+            return
+        octave = (1 if name.islower() else 0) + sign["octave"].count("'") - sign["octave"].count(",")
+        place = (name.upper(), octave)
+        if sign["sharp"]:
+            self.changed[place] = sign["sharp"].count("^") - sign["sharp"].count("_")
+        pitch = 60 + 12 * octave + STEPS[place[0]] + self.changed.get(place, self.signature.get(place[0], 0))
+        if not 0 <= pitch <= 127:
+            raise DataError(f"{self.where}: {sign[0]!r} lies beyond MIDI's 0 to 127; correct the line")
+        if tied and self.notes and self.notes[-1][0] == pitch and self.notes[-1][1] + self.notes[-1][2] == self.now:
+            pitch, start, before, line = self.notes[-1]
+            self.notes[-1] = (pitch, start, before + length, line)
+        elif length:
+            self.notes.append((pitch, self.now, length, number))
+        self.now += length
+
+    def _length(self, sign: re.Match[str]) -> Fraction:
+        if sign["name"] == "Z":
+            bar = Fraction(bar_ticks(self.metre), TICKS) if self.metre else Fraction(4)
+            return bar * int(sign["times"] or 1)
+        over = sign["over"] or ""
+        under = int(over.lstrip("/") or 2 ** len(over)) if over else 1
+        if under == 0 or len(over) > 8:
+            raise DataError(f"{self.where}: {sign[0]!r} has no length; correct the line")
+        stretch = self.stretch.pop() if self.stretch else Fraction(1)
+        return self.unit * Fraction(int(sign["times"] or 1), under) * stretch
+
+    def _break(self, broken: str) -> None:
+        """`a>b`: the note before takes half of the next one's length (`a<b`: gives half of its own)."""
+        if not self.notes or len(broken) > 3:
+            raise DataError(f"{self.where}: {broken!r} has no note before it; correct the line")
+        pitch, start, length, line = self.notes[-1]
+        part = Fraction(1, 2 ** len(broken))
+        longer = length * (2 - part if broken[0] == ">" else part)
+        self.notes[-1] = (pitch, start, longer, line)
+        self.now += longer - length
+        self.stretch = [part if broken[0] == ">" else 2 - part]
+
+    def _bar(self) -> None:
+        """A written barline; the line end before it gets one too where the bar would otherwise be too long."""
+        self._repair(self.now)
+        if not self.bars or self.bars[-1] != self.now:
+            self.bars.append(self.now)
+        self.open_end = None
+
+    def _end_of_line(self) -> None:
+        self._repair(self.now)
+        self.open_end = self.now
+
+    def _repair(self, until: Fraction) -> None:
+        """The Essen files leave out the barline at the end of a line: put it back unless the bar goes on after it."""
+        last = self.bars[-1] if self.bars else Fraction(0)
+        if self.open_end is None or self.metre is None or not last < self.open_end < until:
+            return
+        if TICKS * (until - last) > bar_ticks(self.metre):
+            self.bars.append(self.open_end)
+
+    def _set(self, letter: str, value: str) -> None:
+        if letter == "M":
+            self.metre = parse_metre(value)
+        elif letter == "L":
+            self.unit = self._unit(value)
+        elif letter == "K":
+            self.signature = signature_of(value)
+        elif letter == "V":
+            self._voices.add(value.split()[0] if value else "")
+            if len(self._voices) > 1:
+                raise DataError(f"{self.where}: several voices ({', '.join(sorted(self._voices))}); leave one of them")
+
+    def _unit(self, text: str) -> Fraction:
+        over, _, under = text.partition("/")
+        if not (re.fullmatch(r"\d{1,3}", over.strip()) and re.fullmatch(r"\d{0,3}", under.strip())) or 0 in (
+            int(over),
+            int(under or 1),
+        ):
+            raise DataError(f"{self.where}: L:{text} is no length; write L:1/8")
+        return Fraction(4 * int(over), int(under or 1))
+
+    def _usual_unit(self) -> Fraction:
+        """The standard's default: an eighth, a 16th where the metre is below 3/4."""
+        return Fraction(1, 4) if self.metre and 4 * self.metre[0] < 3 * self.metre[1] else Fraction(1, 2)
+
+
+def tunes(text: str) -> dict[int, Tune]:
+    """The tunes of a file by their number.
+
+    Raises:
+        DataError: a tune has no number
+    """
+    found: dict[int, Tune] = {}
+    for part in re.split(r"^X:", text, flags=re.MULTILINE)[1:]:
+        first, *lines = part.splitlines() or [""]
+        number = re.match(r"\s*(\d{1,9})\s*(?:%|$)", first, re.ASCII)
+        if number is None:
+            raise DataError(f"X:{first[:20]} is no number of a tune; write X:1")
+        fields: dict[str, str] = {}
+        body: list[str] = []
+        for line in lines:
+            if _FIELD.match(line) and not body:
+                value = line[2:].split("%")[0].strip()
+                known = fields.get(line[0])
+                fields[line[0]] = value if known is None else f"{known} {value}"
+            elif line.strip() and not line.startswith("%"):
+                body.append(line.strip())
+        found[int(number[1])] = Tune(int(number[1]), fields, body)
+    return found

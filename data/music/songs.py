@@ -1,0 +1,18 @@
+"""The song collections that a config can name."""
+
+from data.music.book import PARTS, Part, SongBook, SongSource, opening, split_by_opening
+from data.music.chorales import Chorales
+from data.music.essen import EssenSongs
+from data.music.pop909 import Pop909Songs
+
+__all__ = [
+    "PARTS",
+    "Chorales",
+    "EssenSongs",
+    "Part",
+    "Pop909Songs",
+    "SongBook",
+    "SongSource",
+    "opening",
+    "split_by_opening",
+]
