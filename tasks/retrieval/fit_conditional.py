@@ -21,11 +21,11 @@ from data.errors import DataError
 from data.pairs.items import Pairs
 from tasks.experiment.fit import fit, forget
 from tasks.experiment.order import EpochOrder
+from tasks.experiment.schedule import risen_and_fallen, without_decay
 from tasks.experiment.trainer import TrainerOptions
 from tasks.retrieval.attributes import mean_average_precision
 from tasks.retrieval.conditional import AttributeEmbedder
 from tasks.retrieval.feed import Feed, learn
-from tasks.retrieval.task import risen_and_fallen, without_decay
 from tasks.retrieval.triplets import Values, triplet_loss
 
 

@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from data.pairs.items import Pairs
+from tasks.experiment.schedule import without_decay
 from tasks.retrieval.feed import encode
 from tasks.retrieval.fit_unit import Fitted, training_pairs, validation_galleries
 from tasks.retrieval.rerank import CrossEncoder, hard_negatives, rerank_loss, reranked
 from tasks.retrieval.scores import scores_of
-from tasks.retrieval.task import without_decay
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from data.errors import DataError
+from tasks.experiment.schedule import risen_and_fallen
 from tasks.experiment.trainer import TrainerOptions
 from tasks.retrieval.fit_unit import FitOptions, Fitted, fit_towers, training_pairs
 from tasks.retrieval.objectives import GlobalContrast, HybridContrast, Objective, TokenContrast
-from tasks.retrieval.task import KeepBest, risen_and_fallen
+from tasks.retrieval.task import KeepBest
 from tasks.retrieval.two_towers import TwoTowers
 from tests.tasks.retrieval.filip_cases import Vectors, toy_pairs
 
