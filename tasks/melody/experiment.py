@@ -2,51 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from data.music.book import SongSource
+from data.music.book import SongBook, SongSource
 from data.music.chorales import Chorales
 from tasks.experiment.config import build
 from tasks.experiment.folder import RunFolder
+from tasks.melody.judged import JUDGED, Judged, with_judged
 from tasks.melody.model import MelodyModel
-
-
-@dataclass(frozen=True)
-class Judged:
-    """What is generated to be judged beside real songs.
-
-    Attributes:
-        songs: held-out songs whose skeletons are given back as melodies; 0 = nothing is generated
-        genre: only songs of which this is part of the genre, `xiaodiao`; null = any song
-        seed: of the sampling
-        temperature: below 1 = likelier notes
-        top_p: choose among the likeliest notes that hold this share of the probability
-        shown: how many songs the report plays
-    """
-
-    songs: int = 100
-    genre: str | None = None
-    seed: int = 1
-    temperature: float = 1.0
-    top_p: float = 0.95
-    shown: int = 3
-
-    def __post_init__(self) -> None:
-        if self.songs < 0 or self.shown < 0:
-            raise ValueError(
-                f"judged: songs={self.songs}, shown={self.shown}; expected at least 0 (0 songs = nothing is generated)"
-            )
-        if self.temperature <= 0 or not 0 < self.top_p <= 1:
-            raise ValueError(
-                f"judged: temperature={self.temperature}, top_p={self.top_p}; expected a temperature above 0 and a "
-                "share above 0 and at most 1"
-            )
-
-
-JUDGED = Judged()
 
 
 class MelodyExperiment:
@@ -97,12 +62,13 @@ class MelodyExperiment:
 
     @cached_property
     def pieces(self) -> Any:
-        """What `music` loads, read once: a `SongBook`, or parts of chorales.
+        """What `music` loads, read once: a `SongBook` in which songs to be judged are test songs, or parts of chorales.
 
         Raises:
             DataError: nothing of it can be read
         """
-        return self.music.load()
+        music = self.music.load()
+        return with_judged(music, self.judged) if isinstance(music, SongBook) else music
 
     @property
     def models(self) -> dict[str, MelodyModel]:

@@ -1,4 +1,4 @@
-"""What every model of music does here, whatever it is inside: learn from the training pieces, say how likely others are.
+"""What every model of music does here, whatever is inside: learn from training pieces, say how likely others are.
 
 Song models, tables and chorale models all leave one table of measurements, so one evaluation judges all of them.
 """

@@ -17,7 +17,7 @@ class Results(RunState):
 
     Attributes:
         measured: arm, fold, seed and the columns of `tasks.melody.model.Measurement`
-        epochs: arm, fold, seed, epoch, train_loss, validation_loss
+        epochs: arm, fold, seed, epoch, train_loss, valid
         summary: likelihoods, rows of `evaluation.likelihoods`; None when the run was not evaluated yet
         comparisons: rows of paired differences; None likewise
         generation: what generated songs have in common with real ones, rows of `generation.table`; None likewise, or
@@ -57,7 +57,7 @@ def read(run: Path) -> Results:
     return Results(
         **described(run),
         measured=unit_tables(run, "nll.csv", MEASURED, dtype={"case": str, "part": str}),
-        epochs=unit_tables(run, "epochs.csv", ["epoch", "train_loss", "validation_loss"]),
+        epochs=unit_tables(run, "epochs.csv", ["epoch", "train_loss", "valid"]),
         summary=table(run / "summary.csv"),
         comparisons=table(run / "comparisons.csv"),
         generation=table(run / "generation.csv"),

@@ -8,8 +8,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from data.music.book import SongBook
 from tasks.experiment.folder import write_whole
+from tasks.melody.composed import Composer
 from tasks.melody.experiment import MelodyExperiment, experiment_of
+from tasks.melody.judged import generate
 from tasks.melody.model import table_of
 
 MEASURED_SPLITS = ("valid", "test")
@@ -40,4 +43,6 @@ def run(folder: Path, config: dict[str, Any], arm: str, fold: int, seed: int) ->
     facts = model.fit(music, folder, seed)
     measured = [row for split in MEASURED_SPLITS for row in model.measure(music, split)]
     write_whole(folder / "nll.csv", table_of(measured).to_csv(index=False))
+    if isinstance(model, Composer) and model.composes and experiment.judged.songs and isinstance(music, SongBook):
+        facts["generated"] = generate(folder, model, music, experiment.judged)
     return facts
