@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -53,9 +54,9 @@ class LearnedSegmenter:
 
     def save(self, path: Path) -> None:
         """Write an .npz of plain arrays."""
-        settings = np.array([_LAYOUT, self.bias, self.length, self.usual])
+        arrays: dict[str, Any] = self.trees.arrays()
         with path.open("wb") as file:
-            np.savez_compressed(file, settings=settings, **self.trees.arrays())
+            np.savez_compressed(file, settings=[_LAYOUT, self.bias, self.length, self.usual], **arrays)
 
     @classmethod
     def load(cls, path: Path) -> LearnedSegmenter:

@@ -39,7 +39,8 @@ def windows(melody: Melody) -> Float[np.ndarray, "p f"]:
     for code in (rhythm, line):
         wide += [_repeats(code, ahead=True), _repeats(code, ahead=False)]
     wide += [np.argsort(np.argsort(-own.gap, kind="stable"), kind="stable") / max(places, 1)]
-    wide += [((melody.pitch - melody.pitch[-1]) % 12)[part].astype(float) for part in (slice(None, -1), slice(1, None))]
+    degree = (melody.pitch - melody.pitch[-1]) % 12.0
+    wide += [degree[:-1], degree[1:]]
     bar = float(
         bar_ticks(melody.metre) if melody.metre else np.median(np.diff(melody.bars, append=melody.bars[-1] + 96))
     )
