@@ -93,11 +93,11 @@ class FolderSongs(SongSource):
                 account.append(f"left out: {fault}")
         songs = _named_apart(songs)
         split = split_by_opening(songs, self.valid, self.test)
-        given = {
-            song.name: song.about["split"] for song in songs if song.about.get("split") in ("train", "valid", "test")
+        given: dict[str, Part] = {
+            song.name: part for song in songs for part in PARTS if song.about.get("split") == part
         }
-        if songs and len(given) == len(songs):
-            split = given  # type: ignore[assignment]
+        if len(given) == len(songs):
+            split = given
         return SongBook(place.stem, songs, split, [f"{len(songs)} songs from {place.name}", *account])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from jaxtyping import Bool
 
@@ -85,7 +87,7 @@ class GeneratedSongs(SongSource):
         for _ in range(self.bars - 1):
             line.append(int(np.clip(line[-1] + draw.choice(_LINE_STEPS), 0, rungs - 1)))
         found: list[tuple[int, int]] = []
-        for now, goal in zip(line[:-1], line[1:], strict=True):
+        for now, goal in pairwise(line):
             lengths = [long for _ in range(self.metre[0]) for long in _FILLS[int(draw.integers(len(_FILLS)))]]
             rung = now
             for place, long in enumerate(lengths):
