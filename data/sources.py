@@ -55,12 +55,14 @@ class DataSource:
         what: one line on its content
         address: official home
         licence: terms of use
+        within: data set that it is a part of; its files live in that one's folder. Empty = none
     """
 
     name: str
     what: str
     address: str
     licence: str
+    within: str = ""
 
     @property
     def files(self) -> list[DataFile]:
@@ -78,7 +80,14 @@ class DataSource:
     @property
     def folder(self) -> Path:
         """Where it lives on this machine, there or not."""
-        return data_home() / self.name
+        return data_home() / (self.within or self.name)
+
+    @property
+    def here(self) -> bool:
+        """On this machine: its folder, of a part every file; `verify` looks inside."""
+        if not self.within:
+            return self.folder.is_dir()
+        return all((self.folder / file.path).is_file() for file in self.files)
 
 
 SOURCES = (
@@ -99,6 +108,27 @@ SOURCES = (
         "Bach chorales, POP909 melodies and MIDI, Essen folk songs",
         "https://github.com/czhuang/JSB-Chorales-dataset, https://github.com/music-x-lab/POP909-Dataset, music21",
         "public domain / MIT / Essen: non-commercial research only",
+    ),
+    DataSource(
+        "essen",
+        "of music: Chinese and German folk songs of the Essen collection with phrase marks",
+        "music21",
+        "non-commercial research only",
+        within="music",
+    ),
+    DataSource(
+        "pop909",
+        "of music: melodies, phrase labels and MIDI of 909 pop songs",
+        "https://github.com/music-x-lab/POP909-Dataset, https://github.com/Dsqvival/hierarchical-structure-analysis",
+        "MIT",
+        within="music",
+    ),
+    DataSource(
+        "jsb",
+        "of music: Bach chorales on a grid of 16ths",
+        "https://github.com/czhuang/JSB-Chorales-dataset",
+        "public domain",
+        within="music",
     ),
     DataSource(
         "fmri",
@@ -208,7 +238,7 @@ def import_from(name: str, folder: Path | str, progress: Progress | None = None)
     known, given = source(name), Path(folder).expanduser()
     if not given.is_dir():
         raise DataError(f"{given}: no such folder to import {name} from")
-    given = given / name if (given / name).is_dir() else given
+    given = next((given / own for own in (name, known.within) if own and (given / own).is_dir()), given)
     faults = verify(name, given)
     if faults:
         if progress:
@@ -228,6 +258,12 @@ def import_from(name: str, folder: Path | str, progress: Progress | None = None)
             shutil.copyfile(given / file.path, target)
             if progress:
                 progress(file.path)
+        if known.within:
+            for file in known.files:
+                target = known.folder / file.path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                (staged / "new" / file.path).replace(target)
+            return known.folder
         if known.folder.exists():
             known.folder.rename(staged / "old")
         try:

@@ -223,7 +223,7 @@ def _data() -> list[dict[str, Any]]:
     return [
         {
             "name": source.name,
-            "here": "yes" if source.folder.is_dir() else "no",
+            "here": "yes" if source.here else "no",
             "MB": round(source.size / 1e6, 1),
             "what": source.what,
             "licence": source.licence,

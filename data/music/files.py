@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 from data.errors import DataError
 from data.music.abc_books import read_book
-from data.music.book import PARTS, Part, SongBook, SongSource, split_by_opening
 from data.music.kern import read_kern
 from data.music.melody import Melody
 from data.music.midi_in import Reader
@@ -65,48 +62,3 @@ def melody_files(places: Iterable[str | Path]) -> list[Path]:
                 raise DataError(f"{path}: no melody file in it ({', '.join(ENDINGS)})")
         found += inside
     return found
-
-
-class FolderSongs(SongSource):
-    """The user's own songs, split by their openings unless a JSON file says which part each song is of.
-
-    A file that cannot be read is left out and named in the account.
-
-    Args:
-        folder: of .mid, .abc, .krn and .json files, or one such file
-        track: of MIDI files with several, name or number
-        valid: share of the songs
-        test: share of the songs
-    """
-
-    def __init__(self, folder: str, track: str | None = None, valid: float = 0.1, test: float = 0.1):
-        self.folder, self.track, self.valid, self.test = folder, track, valid, test
-
-    def load(self) -> SongBook:
-        songs: list[Melody] = []
-        account: list[str] = []
-        place = resolve(self.folder)
-        for path in melody_files([place]):
-            try:
-                songs += read_file(path, self.track)
-            except DataError as fault:
-                account.append(f"left out: {fault}")
-        songs = _named_apart(songs)
-        split = split_by_opening(songs, self.valid, self.test)
-        given: dict[str, Part] = {
-            song.name: part for song in songs for part in PARTS if song.about.get("split") == part
-        }
-        if len(given) == len(songs):
-            split = given
-        return SongBook(place.stem, songs, split, [f"{len(songs)} songs from {place.name}", *account])
-
-
-def _named_apart(songs: list[Melody]) -> list[Melody]:
-    """Songs of one name get numbers."""
-    often = Counter(song.name for song in songs)
-    met: Counter[str] = Counter()
-    apart = []
-    for song in songs:
-        met[song.name] += 1
-        apart.append(song if often[song.name] == 1 else replace(song, name=f"{song.name}-{met[song.name]}"))
-    return apart

@@ -3,7 +3,7 @@
 from data.music.book import PARTS, Part, SongBook, SongSource, opening, split_by_opening
 from data.music.chorales import Chorales
 from data.music.essen import EssenSongs
-from data.music.files import FolderSongs
+from data.music.folder import FolderSongs
 from data.music.pop909 import Pop909Songs
 from data.simulate.melodies import GeneratedSongs
 

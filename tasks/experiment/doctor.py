@@ -125,7 +125,7 @@ def _slides() -> Iterator[Finding]:
 def _data() -> Iterator[Finding]:
     for source in SOURCES:
         how = f"fusion data import {source.name} --from FOLDER"
-        if not source.folder.is_dir():
+        if not source.here:
             yield Finding("WARN", f"data {source.name}", f"not in {data_home()}", f"if you need it: {how}")
         elif faults := verify(source.name):
             found = f"{len(faults)} of {len(source.files)} files in {source.folder} are wrong: {faults[0]}"

@@ -43,11 +43,11 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("name", [known.name for known in sources.SOURCES])
 def test_the_real_data_sets_agree_with_their_manifests(shared_data: Path, name: str):
-    assert sources.verify(name, shared_data / name) == []
+    assert sources.verify(name, shared_data / sources.source(name).folder.name) == []
 
 
 def test_every_file_of_the_real_data_sets_is_in_a_manifest(shared_data: Path):
-    for known in sources.SOURCES:
+    for known in (known for known in sources.SOURCES if not known.within):
         there = {
             p.relative_to(shared_data / known.name).as_posix()
             for p in (shared_data / known.name).rglob("*")
@@ -62,6 +62,19 @@ def test_every_data_set_says_where_it_is_from_and_under_which_terms():
         assert known.address
         assert known.licence
         assert known.size == sum(file.size for file in known.files) > 0
+
+
+def test_a_part_is_imported_beside_the_other_parts(home: Path, shared_data: Path):
+    essen, jsb = sources.source("essen"), sources.source("jsb")
+    assert sources.import_from("jsb", shared_data) == home / "music"
+    assert (jsb.here, essen.here) == (True, False)
+    sources.import_from("essen", shared_data / "music")
+    assert (jsb.here, essen.here) == (True, True)
+    assert sources.verify("essen") == sources.verify("jsb") == []
+    whole = {file.path: file for file in sources.source("music").files}
+    parts = [file for known in sources.SOURCES if known.within == "music" for file in known.files]
+    assert {file.path: file for file in parts} == whole
+    assert len(parts) == len(whole)
 
 
 @pytest.mark.parametrize("parent", [True, False])
