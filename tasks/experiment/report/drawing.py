@@ -18,7 +18,7 @@ from tasks.experiment.report.palette import INK, QUIET, RULE, SERIES
 WIDTH = 360.0
 """Width of a figure in points; a phone shows it one to one, so text is never below 9 pixels there."""
 
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.size": 10.0,
     "font.family": "sans-serif",
     "axes.titlesize": 10.5,
@@ -72,7 +72,7 @@ def sheet(key: str, height: float | int, width: float | int = WIDTH) -> Iterator
         height: in points
         width: in points
     """
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": key}):
+    with mpl.rc_context({**STYLE, "svg.hashsalt": key}):
         drawn = Sheet(Canvas(figsize=(width / 72, height / 72), layout="constrained"))
         yield drawn
         out = io.StringIO()
