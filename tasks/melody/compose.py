@@ -86,23 +86,23 @@ def _note(
     skips = legal.any(dim=2)
     logits = network.skip_logits(h)[:, 0]
     skip = choose(logits, skips, draws.next(), sampling)
-    _account("bars and what must come: bar", logits, skips, choice, songs)
+    _account("which bar", logits, skips, choice, songs)
     logits = network.place_logits(h, skip[:, None])[:, 0]
     place = choose(logits, legal[rows, skip], draws.next(), sampling)
-    _account("bars and what must come: place", logits, legal[rows, skip], choice, songs)
+    _account("where in the bar", logits, legal[rows, skip], choice, songs)
     bar = (grammar.bar + skip).clamp(max=grammar.bars.shape[1] - 1)
     onset = torch.where(has_to >= 0, has_to, grammar.bars[rows, bar] + grammar.places[place])
     onset = torch.where(active, onset, grammar.now)
-    note = network.note(h, shown, onset[:, None], sung)
+    note, at = network.note(h, shown, onset[:, None], sung)
     pitches, must = grammar.pitches(onset)
-    logits = network.pitch_logits(note)[:, 0]
+    logits = network.pitch_logits(note, at, sung)[:, 0]
     pitch = choose(logits, pitches, draws.next(), sampling) + network.vocabulary.low
     _account("skeleton pitch", logits, pitches, active & must, songs)
     _account("key and range", logits, pitches, active & ~must, songs)
     lengths, held = grammar.lengths(onset)
     logits = network.duration_logits(note, pitch[:, None])[:, 0]
     chosen = network.durations[choose(logits, lengths, draws.next(), sampling)]
-    _account("one voice and the end", logits, lengths, active & (held < 0), songs)
+    _account("length: one voice, no note over the end", logits, lengths, active & (held < 0), songs)
     return onset, pitch, torch.where(held >= 0, held, chosen), must
 
 
@@ -119,12 +119,10 @@ def _tell(row: int, song: _Song, frame: Frame, done: bool, on_phrase: OnPhrase) 
     onset = song.notes[-1][0]
     number = int(_phrases(np.array([onset]), frame)[0])
     ends = onset in set(frame.onset[frame.final].tolist())
-    complete = number + 1 if ends or done else number
-    if complete > song.told:
-        composed = _composed(song, frame).melody
-        for phrase in range(song.told, complete):
-            on_phrase(row, phrase, composed)
-        song.told = complete
+    for phrase in range(song.told, number + 1 if ends or done else number):
+        last = int(frame.onset[frame.phrase == phrase][-1]) if len(frame.onset) else onset
+        on_phrase(row, phrase, _composed(song, frame, last).melody)
+        song.told = phrase + 1
 
 
 def _phrases(onset: Int[np.ndarray, " n"], frame: Frame) -> Int[np.ndarray, " n"]:
@@ -134,8 +132,10 @@ def _phrases(onset: Int[np.ndarray, " n"], frame: Frame) -> Int[np.ndarray, " n"
     return frame.phrase[np.searchsorted(frame.onset, onset).clip(max=len(frame.onset) - 1)]
 
 
-def _composed(song: _Song, frame: Frame) -> Composed:
-    onset, duration, pitch, must = (np.array(column) for column in zip(*song.notes, strict=True))
+def _composed(song: _Song, frame: Frame, last: int | None = None) -> Composed:
+    """The song so far, up to the note that begins at tick `last`."""
+    notes = [note for note in song.notes if last is None or note[0] <= last]
+    onset, duration, pitch, must = (np.array(column) for column in zip(*notes, strict=True))
     phrase = _phrases(onset, frame)
     melody = Melody(
         frame.name,

@@ -15,7 +15,9 @@ from tasks.experiment.folder import RunError, write_whole
 from tasks.experiment.state import arm_units
 from tasks.melody.experiment import experiment_of
 from tasks.melody.generation import generation_rows
+from tasks.melody.judged import judged_songs
 from tasks.melody.results import Results, read
+from tasks.melody.shown import keep_real
 
 SHOWN = ["split", "part", "arm", "value", "low", "high", "per_16th", "n", "cases", "seeds"]
 TEST = "test"
@@ -46,6 +48,7 @@ def evaluate_run(run: Path, draws: int = 1000) -> Results:
         rows = list(generation_rows(units, experiment.pieces, experiment.judged, results.arms, min(draws, 200)))
         if rows:
             write_whole(run / "generation.csv", pd.DataFrame(rows).to_csv(index=False))
+            keep_real(run, judged_songs(experiment.pieces, experiment.judged)[: experiment.judged.shown])
     return read(run)
 
 
@@ -53,8 +56,9 @@ def over_seeds(results: Results) -> dict[tuple[str, str, str], pd.DataFrame]:
     """Per split, part and arm: n, sixteenths and nats of every piece, nats averaged over seeds."""
     found = {}
     table = results.measured
+    own = table[table["arm"] == results.own]
     for split in dict.fromkeys(table["split"]):
-        for part in dict.fromkeys(table["part"]):
+        for part in dict.fromkeys([*own["part"], *table["part"]]):
             for arm in results.arms:
                 rows = table[(table["split"] == split) & (table["part"] == part) & (table["arm"] == arm)]
                 if len(rows):

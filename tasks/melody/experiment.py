@@ -31,7 +31,7 @@ class MelodyExperiment:
     namespaces = (
         "data.music.essen",
         "data.music.pop909",
-        "data.music.folder",
+        "data.music.files",
         "data.music.chorales",
         "data.simulate.melodies",
         "tasks.melody.models.small_tunes",

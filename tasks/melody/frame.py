@@ -10,6 +10,7 @@ from jaxtyping import Bool, Int
 from data.errors import DataError
 from data.music.key import Key
 from data.music.melody import Melody, Metre
+from data.music.segmentation.programme import programme, with_phrases
 from tasks.melody.vocabulary import bar_of_metre, key_of
 
 
@@ -74,6 +75,11 @@ class Frame:
 
     def _after(self, bar: int) -> int:
         return int(self.bars[bar + 1]) if bar + 1 < len(self.bars) else self.end
+
+
+def phrased(song: Melody) -> Melody:
+    """The song with phrases: its own, else those of the dynamic programme."""
+    return song if song.phrase is not None else with_phrases(song, programme(song))
 
 
 def frame_of(song: Melody, skeleton: Bool[np.ndarray, " n"]) -> Frame:

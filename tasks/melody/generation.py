@@ -25,15 +25,14 @@ from tasks.melody.vocabulary import key_of
 
 REAL = "other real songs"
 """Name of the ceiling: training songs of the genre beside the same held-out songs."""
-METRICS = {
-    "OA(PCH)": "pitch classes, overlapped area with real songs (higher is better)",
-    "OA(IOI)": "pace, overlapped area with real songs (higher is better)",
-    "SE": "structure error: how bars return (lower is better)",
-    "copied": "longest run of notes that stands in a training song, 95th percentile (as of real songs, or lower)",
-    "in key": "share of notes in the key",
-    "range": "semitones from lowest to highest note, mean",
-    "notes": "notes per song, mean",
+LIKENESS = {
+    "OA(PCH)": "pitch classes, overlapped area (higher is better)",
+    "OA(IOI)": "pace, overlapped area (higher is better)",
+    "SE": "how bars return, error (lower is better)",
+    "copied": "notes in a row from a training song (lower is better)",
 }
+SHAPE = {"in key": "share of the notes", "range": "semitones, mean", "notes": "per song, mean"}
+METRICS = LIKENESS | SHAPE
 
 
 def generation_rows(

@@ -103,7 +103,12 @@ def generate(folder: Path, model: Composer, book: SongBook, judged: Judged) -> d
     faults = [
         fault for one, frame in zip(composed, frames, strict=True) for fault in faults_of(one, frame, model, rules)
     ]
-    return {"songs": len(composed), "notes": sum(len(one.melody) for one in composed), "broken": len(faults)}
+    return {
+        "songs": len(composed),
+        "notes": sum(len(one.melody) for one in composed),
+        "broken": len(faults),
+        "promised": model.keeps_skeletons,
+    }
 
 
 def faults_of(one: Composed, frame: Frame, model: Composer, rules: Rules) -> list[str]:

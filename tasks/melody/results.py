@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ class Results(RunState):
         comparisons: rows of paired differences; None likewise
         generation: what generated songs have in common with real ones, rows of `generation.table`; None likewise, or
             when nothing was generated
+        binding: arm, fold, seed, rule, choices, overruled, removed: how often each rule of the grammar bound a choice
     """
 
     measured: pd.DataFrame
@@ -29,11 +31,24 @@ class Results(RunState):
     summary: pd.DataFrame | None
     comparisons: pd.DataFrame | None
     generation: pd.DataFrame | None
+    binding: pd.DataFrame
 
     @property
     def own(self) -> str:
         """The arm this run is about."""
         return str(self.config["name"])
+
+    @property
+    def promises(self) -> dict[str, dict[str, int]]:
+        """Per arm that generated under the grammar: songs, notes and broken promises, over its finished units."""
+        found: dict[str, dict[str, int]] = {}
+        for unit in sorted(self.path.glob("*/fold*-seed*/done.json")):
+            facts = json.loads(unit.read_text()).get("generated")
+            if facts is not None and (unit.parent / "rules.csv").is_file() and facts["promised"]:
+                own = found.setdefault(unit.parent.parent.name, {"songs": 0, "notes": 0, "broken": 0})
+                for name in own:
+                    own[name] += int(facts[name])
+        return found
 
     @property
     def arms(self) -> list[str]:
@@ -61,4 +76,5 @@ def read(run: Path) -> Results:
         summary=table(run / "summary.csv"),
         comparisons=table(run / "comparisons.csv"),
         generation=table(run / "generation.csv"),
+        binding=unit_tables(run, "rules.csv", ["rule", "choices", "overruled", "removed"]),
     )

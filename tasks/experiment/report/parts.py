@@ -124,6 +124,7 @@ class Figure:
         n: how many cases are drawn, in words ("359 patients, 156 events")
         alt: what a reader who cannot see it must know
         wide: take the whole width of the page
+        sound: bytes of a WAV file to be heard with the picture
     """
 
     kind: ClassVar[str] = "figure"
@@ -134,11 +135,14 @@ class Figure:
     n: str
     alt: str
     wide: bool = False
+    sound: bytes = b""
 
     def __post_init__(self) -> None:
         for name in ("alt", "n"):
             if not getattr(self, name).strip():
                 raise ValueError(f"figure {self.key!r}: {name!r} is empty; every figure says it")
+        if self.sound and not self.sound.startswith(b"RIFF"):
+            raise ValueError(f"figure {self.key!r}: the sound is not a WAV (starts with {self.sound[:8]!r})")
         if isinstance(self.image, str):
             _refuse_active(self.key, self.image)
         elif not self.image.startswith(b"\x89PNG\r\n"):
@@ -157,6 +161,11 @@ class Figure:
     def data_uri(self) -> str:
         """The PNG as a `data:` address, empty for an SVG."""
         return "" if isinstance(self.image, str) else "data:image/png;base64," + base64.b64encode(self.image).decode()
+
+    @property
+    def sound_uri(self) -> str:
+        """The WAV as a `data:` address, empty without one."""
+        return "data:audio/wav;base64," + base64.b64encode(self.sound).decode() if self.sound else ""
 
     def save(self, folder: Path) -> Path:
         """Write the picture alone as `<key>.svg` or `<key>.png`."""

@@ -130,7 +130,7 @@ class NotesNetwork(nn.Module):
         super().__init__()
         self.vocabulary, self.sizes = vocabulary, sizes
         w, drop, low = sizes.width, sizes.dropout, vocabulary.low
-        self.low, self.bar_ticks = low, max(vocabulary.places) + 1
+        self.low, self.bar_ticks, self.reach_of_pitch = low, max(vocabulary.places) + 1, vocabulary.pitches
         self.register_buffer("places", torch.tensor(vocabulary.places), persistent=False)
         self.register_buffer("durations", torch.tensor(vocabulary.durations), persistent=False)
         self.pitch, self.degree = nn.Embedding(vocabulary.pitches + 1, w), nn.Embedding(12, w)
@@ -162,11 +162,16 @@ class NotesNetwork(nn.Module):
             )
             for _ in range(sizes.decoder)
         )
+        for name, blocks in (("skeleton", self.encoder), ("melody", self.past), ("melody <- skeleton", self.across)):
+            for layer, block in enumerate(blocks):
+                block.op.site = f"{name}/{layer}"  # type: ignore[union-attr]
         self.heads = nn.ModuleDict(
             {
                 "skip": Head(w, SKIPS + 1),
                 "place": Head(w, len(vocabulary.places)),
                 "pitch": Head(w, vocabulary.pitches),
+                "step": Head(w, 2 * self.reach_of_pitch + 1),
+                "goal": Head(w, 2 * self.reach_of_pitch + 1),
                 "duration": Head(w, len(vocabulary.durations)),
             }
         )
@@ -250,14 +255,30 @@ class NotesNetwork(nn.Module):
 
     def note(
         self, h: Float[Tensor, "b n w"], frames: Frames, onset: Int[Tensor, "b n"], before: Int[Tensor, "b n"]
-    ) -> Float[Tensor, "b n w"]:
+    ) -> tuple[Float[Tensor, "b n w"], Situation]:
         """What the heads of pitch and duration see once it is known where the note begins."""
         at = situation(frames, onset, before)
         x = h + self._placed(at.place, at.bar)
-        return x + self.guide_then(at, self.low) if self.sizes.guide else x
+        return (x + self.guide_then(at, self.low) if self.sizes.guide else x), at
 
-    def pitch_logits(self, note: Float[Tensor, "b n w"]) -> Float[Tensor, "b n v"]:
-        return self.heads["pitch"](note)
+    def pitch_logits(
+        self, note: Float[Tensor, "b n w"], at: Situation, before: Int[Tensor, "b n"]
+    ) -> Float[Tensor, "b n v"]:
+        """Logits of pitches, of steps from the note before and of distances to the next skeleton note, added."""
+        logits = self.heads["pitch"](note)
+        pitch = torch.arange(self.low, self.low + logits.shape[2], device=note.device)
+        step = self._from(self.heads["step"](note), pitch, before).masked_fill((before < self.low)[..., None], 0.0)
+        if not self.sizes.guide:
+            return logits + step
+        goal = self._from(self.heads["goal"](note), pitch, at.next)
+        return logits + step + goal.masked_fill((at.until >= FAR)[..., None], 0.0)
+
+    def _from(
+        self, logits: Float[Tensor, "b n k"], pitch: Int[Tensor, " v"], origin: Int[Tensor, "b n"]
+    ) -> Float[Tensor, "b n v"]:
+        """Logits of distances from a pitch, as logits of pitches."""
+        away = (pitch - origin[..., None]).clamp(-self.reach_of_pitch, self.reach_of_pitch)
+        return logits.gather(2, away + self.reach_of_pitch)
 
     def duration_logits(self, note: Float[Tensor, "b n w"], pitch: Int[Tensor, "b n"]) -> Float[Tensor, "b n v"]:
         return self.heads["duration"](note + self._pitched(pitch))
@@ -272,11 +293,11 @@ class NotesNetwork(nn.Module):
         bar = frames.bar_of(notes.onset)
         skip = bar.diff(dim=1, prepend=torch.zeros_like(bar[:, :1])).clamp(0, SKIPS)
         place = torch.searchsorted(self.places, notes.onset - frames.bars.gather(1, bar))
-        note = self.note(h, frames, notes.onset, sung)
+        note, at = self.note(h, frames, notes.onset, sung)
         said = {
             "skip": (self.skip_logits(h), skip),
             "place": (self.place_logits(h, skip), place),
-            "pitch": (self.pitch_logits(note), notes.pitch - self.low),
+            "pitch": (self.pitch_logits(note, at, sung), notes.pitch - self.low),
             "duration": (self.duration_logits(note, notes.pitch), duration),
         }
         return {

@@ -20,14 +20,14 @@ from torch.utils.data import DataLoader
 from data.errors import DataError
 from data.music.book import SongBook
 from data.music.melody import Melody
-from data.music.skeleton import skeleton_of
+from data.music.skeleton import skeleton
 from tasks.experiment.folder import RunError, write_whole
 from tasks.experiment.trainer import TrainerOptions
 from tasks.melody.batches import LengthBatches
 from tasks.melody.compose import compose
 from tasks.melody.composed import Composed, Composer, OnPhrase
 from tasks.melody.fit import FIT, FitOptions, fit_network
-from tasks.melody.frame import Frame, frame_of, without_skeleton
+from tasks.melody.frame import Frame, frame_of, phrased, without_skeleton
 from tasks.melody.model import Measurement
 from tasks.melody.models.notes_network import NotesNetwork, Sizes
 from tasks.melody.rules import Rules, Sampling
@@ -125,7 +125,7 @@ class SmallTunes(Composer):
             with torch.no_grad():
                 nats = {name: values.double().numpy() for name, values in self.network(frames, notes).items()}
             for at, song in enumerate(chosen):
-                decorative = ~skeleton_of(song, self.rho)
+                decorative = ~skeleton(phrased(song), self.rho)
                 own = {name: values[at, : len(song)] for name, values in nats.items()}
                 parts = {"note": sum(own.values()), **own, "decorative pitch": own["pitch"][decorative]}
                 sixteenths = (song.end - int(song.onset[0])) / 6
@@ -150,7 +150,7 @@ class SmallTunes(Composer):
 
     def frames(self, songs: Sequence[Melody]) -> list[Frame]:
         """Songs as frames; a model without skeletons gets frames without."""
-        frames = [frame_of(song, skeleton_of(song, self.rho)) for song in songs]
+        frames = [frame_of(song, skeleton(song, self.rho)) for song in map(phrased, songs)]
         return [without_skeleton(frame) for frame in frames] if self.skeleton == "none" else frames
 
     def compose(
