@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -99,12 +98,16 @@ class MultiHead(AttentionOp):
 
     def split_query(self, x: Float[Tensor, "b n w"]) -> Float[Tensor, "b h n d"]:
         """Queries of each head."""
-        return rearrange(self.to_query(x), "b n (h d) -> b h n d", h=self.heads)
+        return self._by_head(self.to_query(x))
 
     def split_source(self, x: Float[Tensor, "b s w2"]) -> tuple[Float[Tensor, "b h s d"], Float[Tensor, "b h s d"]]:
         """Keys and values of each head."""
         keys, values = self.to_source(x).chunk(2, dim=-1)
-        return tuple(rearrange(part, "b s (h d) -> b h s d", h=self.heads) for part in (keys, values))  # type: ignore[return-value]
+        return self._by_head(keys), self._by_head(values)
+
+    def _by_head(self, x: Float[Tensor, "b n w"]) -> Float[Tensor, "b h n d"]:
+        # Views, not einops: a decoded token passes here so often that rearrange would take a tenth of its time.
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, **how: Any) -> Attended:
         """The one place where an operator calls the kernel; `how` goes to `kernels.attention.attend`."""
@@ -112,4 +115,4 @@ class MultiHead(AttentionOp):
 
     def join(self, heads: Float[Tensor, "b h n e"]) -> Float[Tensor, "b n w"]:
         """Heads side by side, projected to the model width."""
-        return self.out(rearrange(heads, "b h n e -> b n (h e)"))
+        return self.out(heads.transpose(1, 2).flatten(2))
