@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from data.errors import DataError
@@ -26,24 +26,43 @@ def read_file(path: Path, track: str | int | None = None, reader: Reader | None 
         reader: of MIDI
 
     Raises:
-        DataError: not of a known kind, or the file's own fault
+        DataError: not of a known kind, or the first fault in it
     """
+    found = []
+    for melody in read_each(path, track, reader):
+        if isinstance(melody, DataError):
+            raise melody
+        found.append(melody)
+    return found
+
+
+def read_each(path: Path, track: str | int | None = None, reader: Reader | None = None) -> Iterator[Melody | DataError]:
+    """The same, one after the other: a broken tune of an ABC file is given as its fault, and the others follow."""
     ending = path.suffix.lower()
-    if ending in (".mid", ".midi"):
-        return [read_melody(path, track, reader)]
-    if ending in (".krn", ".kern"):
-        if isinstance(track, str) and not track.isdecimal():
-            raise DataError(f"{path}: no spine {track!r}; name its number, from 0")
-        return [read_kern(path, None if track is None else int(track))]
-    if ending == ".abc":
-        tunes = read_book(path).values()
+    try:
+        if ending == ".abc":
+            yield from _tunes(path)
+        elif ending in (".json", ".xz"):
+            yield from read_songs(path)
+        elif ending in (".mid", ".midi"):
+            yield read_melody(path, track, reader)
+        elif ending in (".krn", ".kern"):
+            if isinstance(track, str) and not track.isdecimal():
+                raise DataError(f"{path}: no spine {track!r}; name its number, from 0")
+            yield read_kern(path, None if track is None else int(track))
+        else:
+            raise DataError(f"{path}: not a melody file ({', '.join(ENDINGS)}); convert it")
+    except DataError as fault:
+        yield fault
+
+
+def _tunes(path: Path) -> Iterator[Melody | DataError]:
+    tunes = read_book(path).values()
+    for tune in tunes:
         try:
-            return [tune.melody(path.stem if len(tunes) == 1 else f"{path.stem}-{tune.number}") for tune in tunes]
+            yield tune.melody(path.stem if len(tunes) == 1 else f"{path.stem}-{tune.number}")
         except DataError as fault:
-            raise DataError(f"{path}: {fault}") from None
-    if ending in (".json", ".xz"):
-        return read_songs(path)
-    raise DataError(f"{path}: not a melody file ({', '.join(ENDINGS)}); convert it")
+            yield DataError(f"{path}: {fault}")
 
 
 def melody_files(places: Iterable[str | Path]) -> list[Path]:

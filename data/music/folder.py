@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from data.errors import DataError
 from data.music.book import PARTS, Part, SongBook, SongSource, split_by_opening
-from data.music.files import melody_files, read_file
+from data.music.files import melody_files, read_each
 from data.music.melody import Melody
 from data.sources import resolve
 
@@ -15,7 +15,7 @@ from data.sources import resolve
 class FolderSongs(SongSource):
     """The user's own songs, split by their openings unless a JSON file says which part each song is of.
 
-    A file that cannot be read is left out and named in the account.
+    A file or tune that cannot be read is left out and named in the account.
 
     Args:
         folder: of .mid, .abc, .krn and .json files, or one such file
@@ -32,10 +32,11 @@ class FolderSongs(SongSource):
         account: list[str] = []
         place = resolve(self.folder)
         for path in melody_files([place]):
-            try:
-                songs += read_file(path, self.track)
-            except DataError as fault:
-                account.append(f"left out: {fault}")
+            for song in read_each(path, self.track):
+                if isinstance(song, DataError):
+                    account.append(f"left out: {song}")
+                else:
+                    songs.append(song)
         songs = _named_apart(songs)
         split = split_by_opening(songs, self.valid, self.test)
         given: dict[str, Part] = {

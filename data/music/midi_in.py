@@ -126,7 +126,9 @@ def _by_pretty_midi(content: bytes) -> Midi:
     import pretty_midi
 
     file = mido.MidiFile(file=io.BytesIO(content))
-    _check(max((sum(event.time for event in track) for track in file.tracks), default=0), file.ticks_per_beat)
+    if not file.tracks:
+        raise DataError("no track in it; leave it out")
+    _check(max(sum(event.time for event in track) for track in file.tracks), file.ticks_per_beat)
     with warnings.catch_warnings():
         # Tempo or key marks on another track than the first are against the standard, and common.
         warnings.simplefilter("ignore", RuntimeWarning)

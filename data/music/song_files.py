@@ -73,24 +73,25 @@ def song_of(song: object, ticks: int, where: str) -> Melody:
         raise DataError(f"{where} ({name}) has no {missing}; see docs/melody-data.md") from None
     except (ValueError, TypeError, OverflowError):
         raise DataError(f"{where} ({name}): onset, dur, pitch, bars and phrase must be whole numbers") from None
-    onset, end = columns["onset"], columns["dur"][-1:].sum() + columns["onset"][-1:].sum()
+    onset = columns["onset"]
     if not len(onset):
         raise DataError(f"{where} ({name}) has no note; leave it out")
-    onset, duration, lines, last = (
-        _in_ticks(np.asarray(times), ticks, f"{where} ({name})") for times in (onset, columns["dur"], lines, end)
-    )
-    metre, key = parse_metre(str(song.get("metre") or "none")), song.get("key")
-    return Melody(
-        name,
-        onset,
-        duration,
-        columns["pitch"],
-        bars_of(int(onset[0]), int(last), lines, metre),
-        metre,
-        Key.parse(str(key)) if key else None,
-        phrase,
-        {part: str(song[part]) for part in ABOUT if song.get(part)},
-    )
+    try:
+        onset, duration, lines = (_in_ticks(times, ticks) for times in (onset, columns["dur"], lines))
+        metre, key = parse_metre(str(song.get("metre") or "none")), song.get("key")
+        return Melody(
+            name,
+            onset,
+            duration,
+            columns["pitch"],
+            bars_of(int(onset[0]), int(onset[-1]) + int(duration[-1:].sum()), lines, metre),
+            metre,
+            Key.parse(str(key)) if key else None,
+            phrase,
+            {part: str(song[part]) for part in ABOUT if song.get(part)},
+        )
+    except DataError as fault:
+        raise DataError(f"{where}: {fault}") from None
 
 
 def write_songs(path: Path, songs: Sequence[Melody]) -> None:
@@ -121,8 +122,8 @@ def _whole(values: object) -> np.ndarray:
     return found.astype(np.int64)
 
 
-def _in_ticks(times: np.ndarray, ticks: int, where: str) -> np.ndarray:
+def _in_ticks(times: np.ndarray, ticks: int) -> np.ndarray:
     scaled = times * TICKS
     if (scaled % ticks).any():
-        raise DataError(f"{where}: times in {ticks} a quarter do not fit {TICKS} a quarter; quantise them")
+        raise DataError(f"times in {ticks} a quarter do not fit {TICKS} a quarter; quantise them")
     return scaled // ticks

@@ -13,7 +13,7 @@ import numpy as np
 from data.errors import DataError
 from data.music.book import SongSource
 from data.music.essen import Culture, EssenSongs
-from data.music.files import melody_files, read_file
+from data.music.files import melody_files, read_each
 from data.music.melody import Melody
 from data.music.segmentation.learned import LearnedSegmenter, fit_segmenter
 from data.music.segmentation.programme import TUNED, Segmenter, programme, with_phrases
@@ -42,17 +42,17 @@ class Read:
 
 
 def read_all(places: Iterable[str | Path], track: str | None = None) -> Iterator[Read]:
-    """Every melody of files and folders; a file that cannot be read is told, and the others go on.
+    """Every melody of files and folders; a file or tune that cannot be read is told, and the others go on.
 
     Raises:
         DataError: a place is missing, or a folder holds no melody file
     """
     for path in melody_files(places):
-        try:
-            for melody in read_file(path, track):
+        for melody in read_each(path, track):
+            if isinstance(melody, DataError):
+                yield Read(path, None, " ".join(str(melody).split()))
+            else:
                 yield Read(path, melody)
-        except DataError as fault:
-            yield Read(path, None, " ".join(str(fault).split()))
 
 
 def segmenter_of(method: Method, culture: Culture = "han", model: Path | None = None) -> Segmenter:

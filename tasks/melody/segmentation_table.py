@@ -23,7 +23,7 @@ PUBLISHED: dict[Culture, dict[str, float]] = {
 }
 """Programme and learned: what must be reached. German rests, always and cross are of songs of the kern edition."""
 LEARNED_ELSEWHERE: dict[Culture, float] = {"han": 0.604, "german": 0.469}
-"""Trees of the other culture, on songs of the kern edition."""
+"""Trees of the other culture with fewer cues, on songs of the kern edition: ours may be better, hardly worse."""
 
 
 def segmentation_rows(folder: Path) -> list[Row]:
@@ -51,7 +51,7 @@ def segmentation_rows(folder: Path) -> list[Row]:
             _least(own, "dynamic programme", said["programme"], songs, whole),
             _close(own, f"dynamic programme, {other} weights", said["cross"], 0.03, songs, _programme(TUNED[other])),
             _least(own, "boosted trees", said["learned"], songs, learned[own]),
-            _close(own, f"boosted trees, {other} songs", LEARNED_ELSEWHERE[own], 0.1, songs, learned[other]),
+            _least(own, f"boosted trees, {other} songs", LEARNED_ELSEWHERE[own], songs, learned[other], 0.05),
         ]
     return rows
 
@@ -74,6 +74,8 @@ def _close(
     return close(f"{culture}: {name}", published, ours, tolerance, note)
 
 
-def _least(culture: Culture, name: str, published: float, songs: Sequence[Melody], find: Segmenter) -> Row:
+def _least(
+    culture: Culture, name: str, published: float, songs: Sequence[Melody], find: Segmenter, tolerance: float = 0.0
+) -> Row:
     ours, note = _told(songs, find)
-    return at_least(f"{culture}: {name}", published, ours, 0.0, note)
+    return at_least(f"{culture}: {name}", published, ours, tolerance, note)
