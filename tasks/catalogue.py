@@ -153,7 +153,7 @@ def _papers() -> list[dict[str, Any]]:
         assert spec is not None
         assert spec.origin is not None
         words = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
-        here = not paper.needs or source(paper.needs).folder.is_dir()
+        here = not paper.needs or source(paper.needs).here
         rows.append(
             {
                 "key": key,

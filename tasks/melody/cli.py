@@ -23,6 +23,7 @@ from tasks.experiment.arguments import (
     Seeds,
 )
 from tasks.experiment.console import DONE, numbers, print_json, print_table, run_command, speak_up
+from tasks.melody import song_commands
 
 app = typer.Typer(
     help="Melodies from skeletons, phrase by phrase, that keep every promise; phrases, skeletons and chorales.",
@@ -173,6 +174,9 @@ def explain(
     from tasks.melody.explain import explain as run_explain
 
     print(run_explain(run, file, key=key, metre=metre, rho=rho, track=track, arm=arm, unit_seed=unit_seed))
+
+
+song_commands.add(app)
 
 
 def main() -> None:
