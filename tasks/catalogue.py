@@ -31,6 +31,7 @@ BENCHES = {
     "retrieval-index": "tasks.retrieval.bench_index",
     "units": "tasks.experiment.bench_units",
     "growth": "tasks.bench_growth",
+    "melody": "tasks.melody.bench",
 }
 
 
@@ -82,6 +83,12 @@ PAPERS = {
         "In-Context Linear Regression Demystified: attention learns debiased gradient descent (He et al., ICML 2025)",
         "tasks.reproduce.icl_linear_regression",
         "",
+    ),
+    "music-transformer": Paper(
+        "Music Transformer on Bach chorales: with and without a relative term, and longer than trained (Huang et al., "
+        "ICLR 2019)",
+        "tasks.reproduce.music_transformer",
+        "music",
     ),
 }
 

@@ -1,8 +1,9 @@
 """The floor for chorales: a table that backs off from the whole chord before to the voice's own last note.
 
 Contexts, shortest first: the voice; and its symbol a 16th before; and the place in the quarter; and the chord's symbols
-so far (the voice above alone, then all); and all four symbols a 16th before. Interpolated by Witten and Bell (1991), as in
-`markov`. Without the context of the voice above alone it is .02 nats better (`ChoraleTable(above=False)`): both are floors.
+so far (the voice above alone, then all); and all four symbols a 16th before. Interpolated by Witten and Bell (1991), as
+in `markov`. Without the context of the voice above alone it is .02 nats better (`ChoraleTable(above=False)`): both are
+floors.
 """
 
 from __future__ import annotations

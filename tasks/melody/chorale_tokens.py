@@ -18,7 +18,7 @@ SILENCE = HIGHEST - LOWEST + 1
 SYMBOLS = SILENCE + 1
 QUARTER = 4
 """16ths."""
-Piece = Int[Tensor, "n 4"]
+Piece = Int[Tensor, "_ 4"]
 
 
 @dataclass(frozen=True)

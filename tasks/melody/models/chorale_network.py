@@ -70,8 +70,8 @@ class StepNetwork(ChoraleNetwork):
 
     A token is the sum of the symbols of the patch before and of the place in the metre (sine and cosine for periods of
     an eighth to two bars). A head reads the token, the patch's symbols so far and its voice's last symbol, and gives
-    logits of pitches and of intervals from that last symbol, which are added. Relations: `time` compares patches, `grid`
-    the soprano and the bass that were read last.
+    logits of pitches and of intervals from that last symbol, which are added. Relations: `time` compares patches,
+    `grid` the soprano and the bass that were read last.
 
     Args:
         decoder: size and kind

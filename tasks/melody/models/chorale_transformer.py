@@ -97,7 +97,7 @@ class ChoraleTransformer(MelodyModel):
 
 
 @torch.no_grad()
-def nats_of(network: nn.Module, pieces: Sequence[Piece]) -> list[Float[Tensor, "n 4"]]:
+def nats_of(network: nn.Module, pieces: Sequence[Piece]) -> list[Float[Tensor, "_ 4"]]:
     """-log p of every symbol of every piece, on the CPU."""
     device = next(network.parameters()).device
     found: list[Tensor] = [torch.empty(0)] * len(pieces)

@@ -71,8 +71,6 @@ class Decoder(nn.Module):
     def __init__(self, options: DecoderOptions = DECODER):
         super().__init__()
         o = self.options = options
-        if o.sinusoids not in ("none", "added", "beside"):
-            raise ValueError(f"decoder: sinusoids={o.sinusoids!r}; expected none, added or beside")
         self.join = nn.Linear(2 * o.width, o.width) if o.sinusoids == "beside" else None
         self.dropout = Dropout(o.dropout)
         self.blocks = nn.ModuleList(
