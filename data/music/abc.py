@@ -50,10 +50,8 @@ class Tune:
         Raises:
             DataError: an unknown key or sign
         """
-        read = _Reading(self)
-        return np.array([(pitch, float(at), float(long)) for pitch, at, long, _ in read.notes], np.float32).reshape(
-            -1, 3
-        )
+        notes = [(pitch, float(at), float(long)) for pitch, at, long, _ in self._read().notes]
+        return np.array(notes, np.float32).reshape(-1, 3)
 
     def melody(self, name: str, phrases: bool = True) -> Melody:
         """The melody in ticks. Repeats are not unfolded: `about` says that a tune has some.
@@ -65,7 +63,7 @@ class Tune:
         Raises:
             DataError: an unknown key, metre or sign, chords or several voices, or no note
         """
-        read = _Reading(self)
+        read = self._read()
         if not read.notes:
             raise DataError(f"tune {self.number}: no note in it; leave it out")
         pitch, start, length, line = zip(*read.notes, strict=True)
@@ -85,10 +83,16 @@ class Tune:
             read.first_metre,
             key_of(key) if key else None,
             np.unique(line, return_inverse=True)[1] if phrases else None,
-            self._about(read),
+            self._about(),
         )
 
-    def _about(self, read: _Reading) -> dict[str, str]:
+    def _read(self) -> _Reading:
+        try:
+            return _Reading(self)
+        except DataError as fault:
+            raise DataError(f"tune {self.number}: {fault}") from None
+
+    def _about(self) -> dict[str, str]:
         names = {"T": "title", "O": "origin", "R": "genre", "N": "notes"}
         about = {names[letter]: text.rstrip("]").strip() for letter, text in self.fields.items() if letter in names}
         if any(_REPEAT.search(line) for line in self.body):
@@ -107,7 +111,6 @@ class _Reading:
 
     def __post_init__(self) -> None:
         fields = self.tune.fields
-        self.where = f"tune {self.tune.number}"
         self.metre: Metre | None = parse_metre(fields.get("M", "none"))
         self.first_metre = self.metre
         self.unit = self._unit(fields["L"]) if "L" in fields else self._usual_unit()
@@ -133,7 +136,7 @@ class _Reading:
             match = _SIGN.match(line, at)
             if match is None:
                 what = "is a chord, one voice is read" if line[at] == "[" else "is no note"
-                raise DataError(f"{self.where}: {line[at]!r} in '{line.strip()[:60]}' {what}; correct the line")
+                raise DataError(f"{line[at]!r} in '{line.strip()[:60]}' {what}; correct the line")
             at = match.end()
             if match["skip"] is None:
                 yield match
@@ -149,7 +152,7 @@ class _Reading:
             compound = self.metre is not None and self.metre[1] == 8 and self.metre[0] % 3 == 0
             q = int(sign["q"] or _TUPLETS.get(p, 3 if compound else 2))
             if 0 in (p, q):
-                raise DataError(f"{self.where}: {sign[0]!r} in '{line.strip()[:60]}' is no tuplet; correct the line")
+                raise DataError(f"{sign[0]!r} in '{line.strip()[:60]}' is no tuplet; correct the line")
             self.stretch = [Fraction(q, p)] * int(sign["r"] or p)
         elif sign["tie"]:
             self.tied = True
@@ -171,7 +174,7 @@ class _Reading:
             self.changed[place] = sign["sharp"].count("^") - sign["sharp"].count("_")
         pitch = 60 + 12 * octave + STEPS[place[0]] + self.changed.get(place, self.signature.get(place[0], 0))
         if not 0 <= pitch <= 127:
-            raise DataError(f"{self.where}: {sign[0]!r} lies beyond MIDI's 0 to 127; correct the line")
+            raise DataError(f"{sign[0]!r} lies beyond MIDI's 0 to 127; correct the line")
         if tied and self.notes and self.notes[-1][0] == pitch and self.notes[-1][1] + self.notes[-1][2] == self.now:
             pitch, start, before, line = self.notes[-1]
             self.notes[-1] = (pitch, start, before + length, line)
@@ -186,14 +189,14 @@ class _Reading:
         over = sign["over"] or ""
         under = int(over.lstrip("/") or 2 ** len(over)) if over else 1
         if under == 0 or len(over) > 8:
-            raise DataError(f"{self.where}: {sign[0]!r} has no length; correct the line")
+            raise DataError(f"{sign[0]!r} has no length; correct the line")
         stretch = self.stretch.pop() if self.stretch else Fraction(1)
         return self.unit * Fraction(int(sign["times"] or 1), under) * stretch
 
     def _break(self, broken: str) -> None:
         """`a>b`: the note before takes half of the next one's length (`a<b`: gives half of its own)."""
         if not self.notes or len(broken) > 3:
-            raise DataError(f"{self.where}: {broken!r} has no note before it; correct the line")
+            raise DataError(f"{broken!r} has no note before it; correct the line")
         pitch, start, length, line = self.notes[-1]
         part = Fraction(1, 2 ** len(broken))
         longer = length * (2 - part if broken[0] == ">" else part)
@@ -230,7 +233,7 @@ class _Reading:
         elif letter == "V":
             self._voices.add(value.split()[0] if value else "")
             if len(self._voices) > 1:
-                raise DataError(f"{self.where}: several voices ({', '.join(sorted(self._voices))}); leave one of them")
+                raise DataError(f"several voices ({', '.join(sorted(self._voices))}); leave one of them")
 
     def _unit(self, text: str) -> Fraction:
         over, _, under = text.partition("/")
@@ -238,7 +241,7 @@ class _Reading:
             int(over),
             int(under or 1),
         ):
-            raise DataError(f"{self.where}: L:{text} is no length; write L:1/8")
+            raise DataError(f"L:{text} is no length; write L:1/8")
         return Fraction(4 * int(over), int(under or 1))
 
     def _usual_unit(self) -> Fraction:
@@ -261,7 +264,7 @@ def tunes(text: str) -> dict[int, Tune]:
         fields: dict[str, str] = {}
         body: list[str] = []
         for line in lines:
-            if _FIELD.match(line) and not body:
+            if _FIELD.match(line) and not body and "K" not in fields:
                 value = line[2:].split("%")[0].strip()
                 known = fields.get(line[0])
                 fields[line[0]] = value if known is None else f"{known} {value}"

@@ -147,17 +147,15 @@ def bars_of(onset: int, end: int, barlines: Int[np.ndarray, " k"], metre: Metre 
     Args:
         onset: first tick with a note
         end: tick at which the last note ends; a line there or later begins no bar
-        barlines: ticks of the lines, any order, repeats allowed; none = the metre is laid from `onset` on
-        metre: gives the length of the first bar; None = the commonest distance of lines, else a whole note
+        barlines: ticks of the lines, any order, repeats allowed; none = bars are laid from `onset` on
+        metre: length of a first bar that a pickup completes; None = the first bar begins with the first note
     """
     lines = np.unique(np.asarray(barlines, np.int64))
     lines = lines[lines < end]
-    steps = np.diff(lines)
-    usual = int(np.bincount(steps).argmax()) if len(steps) else 4 * TICKS
-    length = max(1, bar_ticks(metre) if metre else usual)
+    length = max(1, bar_ticks(metre)) if metre else 4 * TICKS
     if not len(lines):
         return np.arange(onset, end, length, dtype=np.int64)
     if lines[0] > onset:
         # A first bar longer than the metre (a forgotten line) begins at the first note.
-        lines = np.r_[min(onset, int(lines[0]) - length), lines]
+        lines = np.r_[min(onset, int(lines[0]) - length) if metre else onset, lines]
     return lines

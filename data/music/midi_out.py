@@ -15,6 +15,8 @@ from data.music.melody import TICKS, Melody, Metre, bar_ticks
 
 PER_QUARTER = 480
 """Ticks a quarter has in the file: what most programs expect."""
+Event = tuple[int, mido.Message | mido.MetaMessage]
+"""Tick of the melody and what happens."""
 TEMPO = 100.0
 """Quarters a minute where a melody names no tempo."""
 _SCALE = PER_QUARTER // TICKS
@@ -71,7 +73,7 @@ def midi_file(
 
 
 def _conductor(melody: Melody, shift: int, tempo: float) -> mido.MidiTrack:
-    events: list[tuple[int, mido.MetaMessage]] = [
+    events: list[Event] = [
         (0, mido.MetaMessage("track_name", name=_latin(melody.about.get("title", melody.name)))),
         (0, mido.MetaMessage("set_tempo", tempo=round(60e6 / tempo))),
     ]
@@ -124,7 +126,7 @@ def _notes(
     pitch: Int[np.ndarray, " n"],
 ) -> mido.MidiTrack:
     velocity = 64 if channel else 90
-    events: list[tuple[int, mido.Message]] = [(0, mido.MetaMessage("track_name", name=name))]
+    events: list[Event] = [(0, mido.MetaMessage("track_name", name=name))]
     events.append((0, mido.Message("program_change", channel=channel, program=0)))
     for start, long, note in zip(onset.tolist(), duration.tolist(), pitch.tolist(), strict=True):
         events.append((start, mido.Message("note_on", channel=channel, note=note, velocity=velocity)))
@@ -132,7 +134,7 @@ def _notes(
     return _track(events)
 
 
-def _track(events: list[tuple[int, mido.Message]]) -> mido.MidiTrack:
+def _track(events: list[Event]) -> mido.MidiTrack:
     track, now = mido.MidiTrack(), 0
     for tick, event in events:
         track.append(event.copy(time=_SCALE * (tick - now)))

@@ -44,9 +44,7 @@ def read_songs(path: Path) -> list[Melody]:
     """
     content = read_json(path)
     if not isinstance(content, Mapping):
-        raise DataError(
-            f"{path}: expected an object with songs, found {type(content).__name__}; see docs/melody-data.md"
-        )
+        raise DataError(f"{path}: expected an object with songs, not {type(content).__name__}; see docs/melody-data.md")
     songs = content.get("songs", [content])
     ticks = content.get("ticks_per_quarter", TICKS)
     if not isinstance(songs, Sequence) or not isinstance(ticks, int) or ticks < 1:

@@ -18,7 +18,7 @@ M: 2/4
 L: 1/16
 K: G
 d4A2c2 | d4d4- | d3cd2g2 | c2A2G4
-(3A2c2d2g4 | d2>c4A2 | c3AG2^F2 | D8
+(3A2c2d2g4 | d4>c4 | c3AG2^F2 | D8
 z2G2^F2G2 | G3Ac2d2 | d4c2d2 | G4D4
 
 X:2
@@ -75,7 +75,9 @@ def damaged(content: bytes, count: int, seed: int = 0) -> Iterator[bytes]:
             at = draw.randrange(max(1, min(len(copy), draw.choice((64, len(copy) or 1)))))
             how = draw.random()
             if how < 0.6 and copy:
-                copy[at] = draw.choice((0, 0x7F, 0x80, 0xFF, draw.randrange(256), ord(draw.choice("0123456789/|[]()-"))))
+                copy[at] = draw.choice(
+                    (0, 0x7F, 0x80, 0xFF, draw.randrange(256), ord(draw.choice("0123456789/|[]()-")))
+                )
             elif how < 0.7:
                 del copy[at : at + draw.randrange(1, 12)]
             elif how < 0.8:
