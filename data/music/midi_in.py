@@ -14,10 +14,10 @@ from typing import Any, Literal
 
 import mido
 import numpy as np
-from jaxtyping import Int
 
 from data.errors import DataError
 from data.music.key import Key
+from data.music.voices import Spans, struck
 
 LONGEST = 5_000_000
 """Ticks a file may last: over an hour at 480 a quarter; pretty_midi holds an array of them."""
@@ -31,13 +31,13 @@ class Track:
         name: empty where none is given
         program: MIDI instrument, 0 to 127
         drum: percussion, whose pitches are no pitches
-        spans: start, end and pitch of each note, in ticks of the file, ordered by start, then pitch, then end
+        spans: start, end and pitch of each note, in ticks of the file, ordered by start, then pitch; see `struck`
     """
 
     name: str
     program: int
     drum: bool
-    spans: Int[np.ndarray, "_ 3"]
+    spans: Spans
 
 
 @dataclass(frozen=True)
@@ -164,10 +164,8 @@ def _check(end: int, ticks: int) -> None:
         raise DataError(f"it lasts {end} ticks, over {LONGEST}; it is damaged, or cut it")
 
 
-def _track(name: str, program: int, drum: bool, spans: Int[np.ndarray, "_ 3"]) -> Track:
-    """Notes without length are left out."""
-    spans = spans[spans[:, 1] > spans[:, 0]]
-    return Track(_text(name), program, drum, spans[np.lexsort((spans[:, 1], spans[:, 2], spans[:, 0]))])
+def _track(name: str, program: int, drum: bool, spans: Spans) -> Track:
+    return Track(_text(name), program, drum, struck(spans))
 
 
 def _midi(

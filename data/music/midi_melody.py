@@ -8,14 +8,15 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
 from data.errors import DataError
 from data.music.melody import TICKS, Melody, Metre, bar_ticks, parse_metre
 from data.music.midi_in import Midi, Reader, Track, read_midi
+from data.music.voices import crowded, skyline
 
-TOGETHER = TICKS // 4
-"""Notes that sound together for more than a 16th are two voices; a shorter overlap is legato, and the first is cut."""
+FEW = 0.05
+"""Share of notes that may sound together with another in a track that still counts as one voice."""
 MOST_BARS = 20_000
 _PHRASE = re.compile(r"phrase\b", re.IGNORECASE)
 
@@ -42,26 +43,24 @@ def read_melody(path: Path, track: str | int | None = None, reader: Reader | Non
 def melody_of(midi: Midi, name: str, track: str | int | None = None) -> Melody:
     """The melody of what a file says; times are rounded to 24 ticks a quarter.
 
-    Bars follow the time signatures (4/4 without one). Markers that begin with "phrase" begin phrases.
+    Bars follow the time signatures (4/4 without one). Markers that begin with "phrase" begin phrases. Legato is cut;
+    where few notes sound together (`FEW`) the higher is kept and `about["overlaps"]` says so.
     """
     chosen = choose_track(midi, track)
     spans = np.rint(chosen.spans * [TICKS / midi.ticks, TICKS / midi.ticks, 1]).astype(np.int64)
     spans[:, 1] = np.maximum(spans[:, 1], spans[:, 0] + 1)
-    onset, stop, pitch = spans.T
-    crowd = crowded(spans)
-    if crowd.any():
+    together = int(crowded(spans).sum())
+    if together > FEW * len(spans):
         raise DataError(
-            f"track {chosen.name!r} has chords ({int(crowd.sum())} of {len(spans)} notes sound with another); "
-            f"{_choice(midi)}"
+            f"track {chosen.name!r} has chords ({together} of {len(spans)} notes sound with another); {_choice(midi)}"
         )
-    # Ornaments closer than the grid fall on one tick: the last is kept.
-    alone = np.r_[onset[1:] > onset[:-1], True]
-    onset, stop, pitch = onset[alone], stop[alone], pitch[alone]
-    stop = np.minimum(stop, np.r_[onset[1:], stop[-1]])
+    onset, stop, pitch = skyline(spans).T
     end = int(stop[-1])
     marks = [(round(tick * TICKS / midi.ticks), upper, lower) for tick, upper, lower in midi.metres]
     bars, metre = lay_bars(marks, int(onset[0]), end)
     about = {"tempo": f"{midi.tempo:.6g}", "track": chosen.name}
+    if together:
+        about["overlaps"] = f"{together} notes sounded with another; the higher is kept"
     return Melody(
         name,
         onset,
@@ -97,13 +96,6 @@ def choose_track(midi: Midi, track: str | int | None = None) -> Track:
     if len(pitched) != 1:
         raise DataError(f"{len(pitched)} tracks could be the melody; {_choice(midi)}")
     return pitched[0]
-
-
-def crowded(spans: Int[np.ndarray, "n 3"]) -> Bool[np.ndarray, " n"]:
-    """Which notes sound together with an earlier one for more than a 16th; spans are ordered by start."""
-    before = np.r_[0, np.maximum.accumulate(spans[:, 1])[:-1]]
-    together = np.minimum(before, spans[:, 1]) - spans[:, 0]
-    return together > TOGETHER
 
 
 def lay_bars(marks: Sequence[tuple[int, int, int]], begin: int, end: int) -> tuple[Int[np.ndarray, " m"], Metre | None]:

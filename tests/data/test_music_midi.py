@@ -20,6 +20,7 @@ from data.music.midi_melody import melody_of, read_melody
 from data.music.midi_out import signatures, write_midi
 from data.music.songs import EssenSongs, GeneratedSongs
 from data.music.synthesis import RATE, synthesise, wav_bytes, write_wav
+from data.music.voices import skyline, struck
 from tests.data.music_files import ABC, KERN, damaged, melody, midi_bytes
 
 READERS: tuple[Reader, ...] = ("symusic", "pretty_midi")
@@ -121,6 +122,28 @@ def test_a_short_overlap_is_cut_and_times_are_rounded_to_the_grid(reader: Reader
     content = midi(notes((3, 500, 60), (477, 970, 62), (955, 1441, 64)))
     song = melody_of(parse_midi(content, "x", reader), "x")
     assert (song.onset.tolist(), song.duration.tolist()) == ([0, 24, 48], [24, 24, 24])
+
+
+def test_a_chord_among_many_notes_leaves_the_higher_note(reader: Reader):
+    spans = [(at * 480, at * 480 + 480, 60) for at in range(30)]
+    song = melody_of(parse_midi(midi(notes(*spans, (480, 960, 67))), "x", reader), "x")
+    assert song.pitch.tolist() == [60, 67] + [60] * 28
+    assert song.about["overlaps"] == "1 notes sounded with another; the higher is kept"
+
+
+def test_a_pitch_that_is_struck_again_while_it_sounds_is_two_notes(reader: Reader):
+    pytest.importorskip("symusic")
+    spans = ((0, 480, 60), (240, 960, 60), (960, 1000, 60), (960, 1200, 60), (2000, 2000, 61), (2000, 2100, 61))
+    found = parse_midi(midi(notes(*spans)), "x", reader).tracks[0].spans
+    assert found.tolist() == [[0, 240, 60], [240, 480, 60], [960, 1000, 60], [2000, 2100, 61]]
+    again = struck(np.array(spans))
+    assert again.tolist() == found.tolist()
+    assert struck(again).tolist() == again.tolist()
+
+
+def test_a_skyline_is_one_voice():
+    spans = np.array([[0, 4, 60], [0, 1, 67], [2, 3, 64], [2, 5, 62]])
+    assert skyline(spans).tolist() == [[0, 1, 67], [2, 3, 64]]
 
 
 @pytest.mark.parametrize(

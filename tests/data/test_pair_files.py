@@ -17,7 +17,7 @@ from data.pairs.arrays import Genes, SlideFeatures, Vectors
 from data.pairs.captions import Captions, ImageCaptions
 from data.pairs.items import PairSource
 from data.pairs.matched import EmbeddingPairs, MatchedPairs, families
-from data.pairs.melodies import read_melody, skyline
+from data.pairs.melodies import read_melody
 from data.pairs.pictures import decoded, read_picture
 from data.pairs.sources import MelodyFiles, PictureFiles, Texts
 
@@ -201,11 +201,6 @@ def test_a_melody_is_the_named_track_or_the_highest_in_quarters(tmp_path: Path):
     assert found.side.ids == ["a.mid", "b.mid"]
     assert "c.mid: no pitched note in it" in found.notes[0]
     assert "d.mid: not readable as MIDI" in found.notes[1]
-
-
-def test_a_skyline_is_one_voice():
-    spans = np.array([[60, 0, 4], [67, 0, 1], [64, 2, 3], [62, 2, 5]], float)
-    assert skyline(spans).tolist() == [[67, 0, 1], [64, 2, 1]]
 
 
 def test_vectors_with_nan_and_repeated_ids_are_left_out(tmp_path: Path):
