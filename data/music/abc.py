@@ -11,7 +11,8 @@ import numpy as np
 
 from data.errors import DataError
 from data.music.abc_key import key_of, signature_of
-from data.music.melody import TICKS, Melody, Metre, Notes, bar_ticks, bars_of, parse_metre
+from data.music.melody import TICKS, Melody, Metre, Notes, bar_ticks, parse_metre
+from data.music.notation import Written, in_ticks, phrases_of_labels
 
 STEPS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 _SIGN = re.compile(
@@ -64,27 +65,13 @@ class Tune:
             DataError: an unknown key, metre or sign, chords or several voices, or no note
         """
         read = self._read()
-        if not read.notes:
-            raise DataError(f"tune {self.number}: no note in it; leave it out")
-        pitch, start, length, line = zip(*read.notes, strict=True)
-        onset = np.array([round(TICKS * at) for at in start])
-        stop = np.array([round(TICKS * (at + long)) for at, long in zip(start, length, strict=True)])
-        duration = np.maximum(stop - onset, 1)
-        if len(onset) > 1 and (onset[:-1] + duration[:-1] > onset[1:]).any():
-            raise DataError(f"tune {self.number}: notes shorter than a 96th; leave it out")
-        barlines = np.array([round(TICKS * at) for at in read.bars], np.int64)
-        key = self.fields.get("K", "")
-        return Melody(
-            name,
-            onset,
-            duration,
-            np.array(pitch),
-            bars_of(int(onset[0]), int(onset[-1] + duration[-1]), barlines, read.first_metre),
-            read.first_metre,
-            key_of(key) if key else None,
-            np.unique(line, return_inverse=True)[1] if phrases else None,
-            self._about(),
-        )
+        try:
+            timed = in_ticks(read.notes, read.bars, read.first_metre)
+        except DataError as fault:
+            raise DataError(f"tune {self.number}: {fault}") from None
+        phrase = phrases_of_labels(read.notes) if phrases else None
+        key = key_of(self.fields.get("K", ""))
+        return Melody(name, *timed, read.first_metre, key, phrase, self._about())
 
     def _read(self) -> _Reading:
         try:
@@ -102,10 +89,10 @@ class Tune:
 
 @dataclass
 class _Reading:
-    """What a tune's body says: notes as (pitch, start, length, line), times in quarters."""
+    """What a tune's body says; the label of a note is its line."""
 
     tune: Tune
-    notes: list[tuple[int, Fraction, Fraction, int]] = field(default_factory=list)
+    notes: list[Written] = field(default_factory=list)
     bars: list[Fraction] = field(default_factory=list)
     now: Fraction = Fraction(0)
 
@@ -175,12 +162,15 @@ class _Reading:
         pitch = 60 + 12 * octave + STEPS[place[0]] + self.changed.get(place, self.signature.get(place[0], 0))
         if not 0 <= pitch <= 127:
             raise DataError(f"{sign[0]!r} lies beyond MIDI's 0 to 127; correct the line")
-        if tied and self.notes and self.notes[-1][0] == pitch and self.notes[-1][1] + self.notes[-1][2] == self.now:
-            pitch, start, before, line = self.notes[-1]
-            self.notes[-1] = (pitch, start, before + length, line)
+        if tied and self.notes and self._ends_here(pitch):
+            self.notes[-1] = self.notes[-1]._replace(length=self.notes[-1].length + length)
         elif length:
-            self.notes.append((pitch, self.now, length, number))
+            self.notes.append(Written(pitch, self.now, length, number))
         self.now += length
+
+    def _ends_here(self, pitch: int) -> bool:
+        last = self.notes[-1]
+        return last.pitch == pitch and last.start + last.length == self.now
 
     def _length(self, sign: re.Match[str]) -> Fraction:
         if sign["name"] == "Z":
@@ -197,10 +187,9 @@ class _Reading:
         """`a>b`: the note before takes half of the next one's length (`a<b`: gives half of its own)."""
         if not self.notes or len(broken) > 3:
             raise DataError(f"{broken!r} has no note before it; correct the line")
-        pitch, start, length, line = self.notes[-1]
-        part = Fraction(1, 2 ** len(broken))
+        length, part = self.notes[-1].length, Fraction(1, 2 ** len(broken))
         longer = length * (2 - part if broken[0] == ">" else part)
-        self.notes[-1] = (pitch, start, longer, line)
+        self.notes[-1] = self.notes[-1]._replace(length=longer)
         self.now += longer - length
         self.stretch = [part if broken[0] == ">" else 2 - part]
 

@@ -64,7 +64,8 @@ class EssenSongs(SongSource):
             account.append(f"{found - len(songs)} songs of other genres are left out, {len(songs)} xiaodiao are kept")
         if self.wrapped == "drop":
             whole = [song for song in songs if "octave_wrap" not in song.about]
-            account.append(f"{len(songs) - len(whole)} songs with notes in the wrong octave are left out")
+            if len(whole) < len(songs):
+                account.append(f"{len(songs) - len(whole)} songs with notes in the wrong octave are left out")
             songs = whole
         return SongBook(f"essen {self.only or self.culture}", songs, split, account)
 

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
-
 from data.errors import DataError
 from data.music.abc import STEPS
 from data.music.key import Key
-from data.music.melody import TICKS, Melody, bars_of, parse_metre
+from data.music.melody import Melody, parse_metre
+from data.music.notation import Written, in_ticks, phrases_of_labels
 
 _NOTE = re.compile(
     r"(?P<upper>\d+)(?:%(?P<lower>\d+))?(?P<dots>\.*)(?:(?P<rest>r)|(?P<name>[A-G]+|[a-g]+)(?P<sign>[#n-]*))"
@@ -23,9 +22,9 @@ _NOISE = re.compile(r"[{}\[\]_;JLkK/\\'`^~:,\"()xXyN$OsStTmMwW&<>@?!|u-z]*")
 
 @dataclass
 class _Line:
-    """Notes as [pitch, start, length, phrase], times in quarters."""
+    """What has been read so far."""
 
-    notes: list[list] = field(default_factory=list)
+    notes: list[Written] = field(default_factory=list)
     bars: list[Fraction] = field(default_factory=list)
     now: Fraction = Fraction(0)
     phrase: int = -1
@@ -86,7 +85,9 @@ def parse_kern(text: str, name: str, spine: int | None = None) -> Melody:
             _read(line, token, number)
     if column is None:
         raise DataError("no **kern spine in it; replace it")
-    return _melody(line, name, metre, key, about)
+    timed = in_ticks(line.notes, line.bars, metre)
+    phrase = phrases_of_labels(line.notes) if line.phrase >= 0 else None
+    return Melody(name, *timed, metre, key, phrase, about)
 
 
 def _column(cells: list[str], spine: int | None) -> int:
@@ -125,23 +126,9 @@ def _read(line: _Line, token: str, number: int) -> None:
         pitch = 60 + 12 * octave + STEPS[letters[0].upper()] + found["sign"].count("#") - found["sign"].count("-")
         if not 0 <= pitch <= 127:
             raise DataError(f"line {number}: {token[:40]!r} lies beyond MIDI's 0 to 127; correct it")
-        if line.tied and line.notes and line.notes[-1][0] == pitch:
-            line.notes[-1][2] += length
+        if line.tied and line.notes and line.notes[-1].pitch == pitch:
+            line.notes[-1] = line.notes[-1]._replace(length=line.notes[-1].length + length)
         else:
-            line.notes.append([pitch, line.now, length, line.phrase])
+            line.notes.append(Written(pitch, line.now, length, line.phrase))
         line.tied = "[" in token or ("_" in token and "]" not in token)
     line.now += length
-
-
-def _melody(line: _Line, name: str, metre: tuple[int, int] | None, key: Key | None, about: dict[str, str]) -> Melody:
-    if not line.notes:
-        raise DataError("no note in it; leave it out")
-    onset = np.array([round(TICKS * start) for _, start, _, _ in line.notes])
-    stop = np.array([round(TICKS * (start + length)) for _, start, length, _ in line.notes])
-    duration = np.maximum(stop - onset, 1)
-    if (onset[:-1] + duration[:-1] > onset[1:]).any():
-        raise DataError("notes shorter than a 96th; leave it out")
-    lines = np.array([round(TICKS * bar) for bar in line.bars], np.int64)
-    phrase = np.unique([own for _, _, _, own in line.notes], return_inverse=True)[1] if line.phrase >= 0 else None
-    bars = bars_of(int(onset[0]), int(stop[-1]), lines, metre)
-    return Melody(name, onset, duration, np.array([own[0] for own in line.notes]), bars, metre, key, phrase, about)
