@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -76,7 +76,7 @@ class Tokens:
 
     def with_x(self, x: Float[Tensor, "b n v"]) -> Tokens:
         """The same tokens with other values."""
-        return replace(self, x=x)
+        return Tokens(x, self.keep, self.place)
 
     def zeroed(self) -> Tokens:
         """Padding set to zero, so that whatever stood there (even NaN) reaches nothing."""

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
 from fusion.attention import Ability, MultiHead, Read
@@ -122,15 +123,12 @@ class Relative(MultiHead):
         if self.block is not None:
             low = max(0, (at // self.block - 1) * self.block)
             k, v = k[:, :, low:], v[:, :, low:]
-        s = k.shape[2]
-        scores = q @ k.mT
+        bias, s = None, k.shape[2]
         if self.distance is not None:
-            by_distance = (q @ self.distance[:, :s].mT).flip(-1)
-            if (beyond := s - by_distance.shape[3]) > 0:
-                by_distance = torch.nn.functional.pad(by_distance, (beyond, 0, 0, 0), mode="replicate")
-            scores = scores + by_distance
-        scores = scores * self.head_width**-0.5
-        return Attended(scores.softmax(dim=-1) @ v, scores.logsumexp(dim=-1))
+            bias = (q @ self.distance[:, :s].mT).flip(-1) * self.head_width**-0.5
+            if (beyond := s - bias.shape[3]) > 0:
+                bias = torch.cat([bias[..., :1].expand(-1, -1, -1, beyond), bias], dim=-1)
+        return Attended(scaled_dot_product_attention(q, k, v, attn_mask=bias))
 
     def attend(
         self, q: Float[Tensor, "b h n d"], k: Float[Tensor, "b h s d"], v: Float[Tensor, "b h s d"], **how: Any

@@ -61,6 +61,18 @@ def test_dropout_takes_the_way_around_and_vanishes_with_its_probability(rng: tor
     assert not torch.allclose(lively(tokens).y, still)
 
 
+@pytest.mark.parametrize("options", [{"reach": 5}, {"reach": 50}, {"reach": None}, {"reach": 5, "block": 4}])
+def test_one_more_token_without_padding_is_read_as_in_the_whole(options: dict[str, int | None], rng: torch.Generator):
+    """The short way of a decode step, beyond the reach and across blocks."""
+    op = Relative(W, H, **options).double()
+    tokens = Tokens.full(torch.randn(2, 30, W, generator=rng, dtype=torch.float64))
+    cache, rows = None, []
+    for at in range(30):
+        read, cache = op.step(Tokens.full(tokens.x[:, at : at + 1]), cache)
+        rows.append(read.y)
+    torch.testing.assert_close(torch.cat(rows, 1), op(tokens).y)
+
+
 def test_shifting_all_coordinates_changes_nothing(rng: torch.Generator):
     op, tokens = Relative(W, H, reach=4, relations={"time": 6}).double(), melody(rng, 12)
     later = Tokens(tokens.x, tokens.keep, Place(time=tokens.place.time + 100))
