@@ -82,8 +82,8 @@ def write_wav(path: Path, melody: Melody, tempo: float | None = None) -> str:
         DataError: the folder is not there or not writable
     """
     font = sound_font()
-    made = _by_fluidsynth(path, melody, tempo, font) if font else False
     try:
+        made = _by_fluidsynth(path, melody, tempo, font) if font else False
         if not made:
             path.write_bytes(wav_bytes(synthesise(melody, tempo)))
     except OSError as problem:
@@ -106,7 +106,11 @@ def _by_fluidsynth(path: Path, melody: Melody, tempo: float | None, font: Path) 
         call = ["fluidsynth", "-ni", "-q", "-F", str(sound), "-r", "44100", str(font), str(midi)]
         try:
             subprocess.run(call, check=True, capture_output=True, timeout=120)
-            shutil.copyfile(sound, path)
-        except (OSError, subprocess.SubprocessError):
+            with wave.open(str(sound)) as file:
+                # With a damaged font it says nothing, and its file is silent.
+                heard = any(file.readframes(file.getnframes()))
+        except (OSError, EOFError, wave.Error, subprocess.SubprocessError):
             return False
-    return True
+        if heard:
+            shutil.copyfile(sound, path)
+    return heard

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import wave
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from data.music.midi_in import Midi, Reader, parse_midi
 from data.music.midi_melody import melody_of, read_melody
 from data.music.midi_out import signatures, write_midi
 from data.music.songs import EssenSongs, GeneratedSongs
-from data.music.synthesis import RATE, synthesise, wav_bytes, write_wav
+from data.music.synthesis import RATE, sound_font, synthesise, wav_bytes, write_wav
 from data.music.voices import skyline, struck
 from tests.data.music_files import ABC, KERN, damaged, melody, midi_bytes
 
@@ -280,3 +281,18 @@ def test_a_wav_file_is_written_by_sines_without_a_sound_font(tmp_path: Path, mon
     assert (tmp_path / "x.wav").stat().st_size > RATE
     with pytest.raises(DataError, match="name another place"):
         write_wav(tmp_path / "none" / "x.wav", melody())
+
+
+def test_fluidsynth_is_used_where_it_plays_and_never_leaves_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    if sound_font() is None:
+        pytest.skip("fluidsynth with a sound font is not installed")
+    song = replace(melody(), about={"tempo": "960"})
+    assert write_wav(tmp_path / "x.wav", song) == "fluidsynth"
+    (tmp_path / "bad.sf2").write_bytes(b"no font")
+    # Some builds then take a font of their own.
+    monkeypatch.setenv("SOUNDFONT", str(tmp_path / "bad.sf2"))
+    assert write_wav(tmp_path / "x.wav", song) in ("sine", "fluidsynth")
+    with wave.open(str(tmp_path / "x.wav")) as file:
+        assert np.abs(np.frombuffer(file.readframes(file.getnframes()), "<i2")).max() > 100
+    with pytest.raises(DataError, match="name another place"):
+        write_wav(tmp_path / "none" / "x.wav", song)
