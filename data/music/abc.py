@@ -184,8 +184,8 @@ class _Reading:
         return self.unit * Fraction(int(sign["times"] or 1), under) * stretch
 
     def _break(self, broken: str) -> None:
-        """`a>b`: the note before takes half of the next one's length (`a<b`: gives half of its own)."""
-        if not self.notes or len(broken) > 3:
+        """`a>b`: the note before is dotted and the next one halved, `a<b` the other way round."""
+        if not self.notes or not self._ends_here(self.notes[-1].pitch) or len(broken) > 3:
             raise DataError(f"{broken!r} has no note before it; correct the line")
         length, part = self.notes[-1].length, Fraction(1, 2 ** len(broken))
         longer = length * (2 - part if broken[0] == ">" else part)

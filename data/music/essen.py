@@ -14,7 +14,7 @@ from data.music.abc_books import music21_songs, read_books
 from data.music.book import PARTS, Part, SongBook, SongSource, split_by_opening
 from data.music.key import MODES, Key
 from data.music.melody import Melody
-from data.music.song_files import read_json, song_of
+from data.music.song_files import read_songs
 from data.sources import data_home, resolve
 
 Culture = Literal["han", "german"]
@@ -75,18 +75,17 @@ class EssenSongs(SongSource):
             return self._published(data_home() / file)
         if self.notes not in (None, "music21") and (place := resolve(self.notes)).suffix in (".xz", ".json"):
             return self._published(place)
-        return self._parsed(music21_songs() if self.notes in (None, "music21") else resolve(self.notes))
+        if self.notes not in (None, "music21"):
+            return self._parsed(resolve(self.notes))
+        try:
+            return self._parsed(music21_songs())
+        except DataError as fault:
+            raise DataError(
+                f"{data_home() / file} is not here (`fusion data import essen --from FOLDER`), and {fault}"
+            ) from None
 
     def _published(self, path: Path) -> tuple[list[Melody], dict[str, Part], list[str]]:
-        content = read_json(path)
-        if not isinstance(content, dict) or not isinstance(content.get("songs"), list):
-            raise DataError(f"{path}: expected an object with songs; take essen_{self.culture}.json.xz")
-        rows = [row for row in content["songs"] if isinstance(row, dict)]
-        songs = []
-        for number, row in enumerate(rows):
-            song = song_of(row, content.get("ticks_per_quarter", 24), f"{path}: song {number}")
-            marks = {"octave_wrap": "yes"} if row.get("octave_wrap") else {}
-            songs.append(replace(self._with_mode(song), about={**song.about, **marks}))
+        songs = [self._with_mode(song) for song in read_songs(path)]
         said = {song.name: song.about.get("split") for song in songs}
         split: dict[str, Part] = {name: part for name, own in said.items() for part in PARTS if own == part}
         if strange := sorted(said.keys() - split.keys()):

@@ -13,6 +13,8 @@ from data.music.key import Key
 
 TICKS = 24
 """Ticks per quarter."""
+LONGEST = 10_000_000
+"""Ticks a melody may last, about three days; what is longer is a damaged file."""
 Metre = tuple[int, int]
 Notes = Float32[np.ndarray, "_ 3"]
 """MIDI pitch, start and length in quarters; a rest is a gap."""
@@ -149,7 +151,12 @@ def bars_of(onset: int, end: int, barlines: Int[np.ndarray, " k"], metre: Metre 
         end: tick at which the last note ends; a line there or later begins no bar
         barlines: ticks of the lines, any order, repeats allowed; none = bars are laid from `onset` on
         metre: length of a first bar that a pickup completes; None = the first bar begins with the first note
+
+    Raises:
+        DataError: the song lasts over `LONGEST` ticks
     """
+    if end - onset > LONGEST:
+        raise DataError(f"it lasts {end - onset} ticks, over {LONGEST}; it is damaged, or cut it")
     lines = np.unique(np.asarray(barlines, np.int64))
     lines = lines[lines < end]
     length = max(1, bar_ticks(metre)) if metre else 4 * TICKS

@@ -12,9 +12,9 @@ import numpy as np
 
 from data.errors import DataError
 from data.music.key import Key
-from data.music.melody import TICKS, Melody, bars_of, parse_metre
+from data.music.melody import LONGEST, TICKS, Melody, bars_of, parse_metre
 
-ABOUT = ("title", "origin", "genre", "split", "code", "tempo")
+ABOUT = ("title", "origin", "genre", "split", "code", "tempo", "octave_wrap")
 _NUMBERS = ("onset", "dur", "pitch")
 
 
@@ -121,6 +121,8 @@ def _whole(values: object) -> np.ndarray:
 
 
 def _in_ticks(times: np.ndarray, ticks: int) -> np.ndarray:
+    if (np.abs(times) > LONGEST * ticks).any():
+        raise DataError(f"a time lies over {LONGEST} quarters away; correct it")
     scaled = times * TICKS
     if (scaled % ticks).any():
         raise DataError(f"times in {ticks} a quarter do not fit {TICKS} a quarter; quantise them")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from data.errors import DataError
 from tasks.experiment.arguments import Json
 from tasks.experiment.console import BAD_INPUT, DONE, SOME_FAILED, print_json, print_table, say
 
@@ -131,14 +132,16 @@ def _each(
     taken: set[str] = set()
     refused = 0
     for read in read_all(files, track):
-        if read.melody is None:
-            say(read.fault, "melody")
+        try:
+            if read.melody is None:
+                raise DataError(read.fault)
+            melody, kept, row = work(read)
+            if output is not None:
+                row["written"] = str(_write(output, melody, kept, roll, taken))
+            rows.append(row)
+        except DataError as fault:
+            say(str(fault), "melody")
             refused += 1
-            continue
-        melody, kept, row = work(read)
-        if output is not None:
-            row["written"] = str(_write(output, melody, kept, roll, taken))
-        rows.append(row)
     if json:
         print_json({"melodies": rows, "refused": refused})
     else:

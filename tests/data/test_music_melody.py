@@ -128,6 +128,9 @@ def test_songs_survive_their_file(tmp_path: Path):
         ('{"onset": [0.5], "dur": [1], "pitch": [60]}', "must be whole numbers"),
         ('{"onset": [[0]], "dur": [1], "pitch": [60]}', "must be whole numbers"),
         ('{"ticks_per_quarter": 7, "onset": [1], "dur": [7], "pitch": [60]}', "do not fit 24 a quarter"),
+        ('{"onset": [0], "dur": [99999999], "pitch": [60]}', "song 0: it lasts 99999999 ticks, over 10000000"),
+        ('{"onset": [4000000000000000000], "dur": [9], "pitch": [60]}', "over 10000000 quarters away"),
+        ('{"onset": [40000000000000000000], "dur": [9], "pitch": [60]}', "must be whole numbers"),
         ('{"onset": [0], "dur": [9], "pitch": [60], "key": "Q"}', "song 0: key 'Q' is not known"),
     ],
 )

@@ -69,6 +69,8 @@ def test_modes_of_abc_are_keys_with_the_same_notes(key: str, expected: str):
         ("[CEG]", "is a chord, one voice is read"),
         ("C4 & E4", "'&' in 'C4 & E4' is no note"),
         (">C", "'>' has no note before it"),
+        ("Cz>D", "'>' has no note before it"),
+        ("L:999/1\nC9999" + " C9999" * 20, "it lasts .* ticks, over 10000000"),
         ("C/0", "has no length"),
         ("(0C", "is no tuplet"),
         ("z4", "tune 1: no note in it; leave it out"),

@@ -147,6 +147,13 @@ def test_a_learned_segmenter_finds_what_it_was_shown_and_survives_its_file(book:
     assert again(melody().with_phrases(None)).tolist() == again(melody()).tolist()
 
 
+def test_a_song_too_long_for_the_trees_is_sent_to_the_programme(book: SongBook):
+    learned = fit_segmenter(book.part("train")[:10], book.part("valid"), rounds=2)
+    with pytest.raises(DataError, match="5001 notes, over 5000 for a learned segmenter; take the programme"):
+        learned(drawn(0, 5001))
+    assert len(programme(drawn(0, 5001))) == 5000
+
+
 def test_what_is_no_trained_segmenter_is_refused(tmp_path: Path, book: SongBook):
     path = tmp_path / "own.npz"
     with pytest.raises(DataError, match=r"no trained segmenter \(.*\); train it again"):

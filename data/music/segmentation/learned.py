@@ -21,6 +21,7 @@ from data.music.segmentation.scoring import agreement
 from data.music.segmentation.trees import Trees, fit_trees, load_arrays
 from data.music.segmentation.window import windows
 
+MOST_NOTES = 5000
 _LAYOUT = 1
 _BIASES = tuple(np.arange(-2.0, 0.01, 0.25).tolist())
 _LENGTHS = (0.0, 0.2, 0.4, 0.8, 1.2)
@@ -43,7 +44,14 @@ class LearnedSegmenter:
     usual: float
 
     def __call__(self, melody: Melody) -> Bool[np.ndarray, " p"]:
-        """Whether a phrase ends after each note but the last."""
+        """Whether a phrase ends after each note but the last.
+
+        Raises:
+            DataError: over `MOST_NOTES` notes
+        """
+        if len(melody) > MOST_NOTES:
+            said = f"{len(melody)} notes, over {MOST_NOTES} for a learned segmenter"
+            raise DataError(f"melody {melody.name}: {said}; take the programme")
         if len(melody) == 1:
             return np.zeros(0, bool)
         return self._decode(self.trees.log_odds(windows(melody)))

@@ -10,6 +10,7 @@ from data.music.segmentation.cues import cues
 from data.music.segmentation.programme import LONGEST, TUNED, best_boundaries, gains, length_cost
 
 REACH = 3
+LONGEST_REPEAT = 16
 _FAR = 99.0
 
 
@@ -64,17 +65,16 @@ def _shifted(column: Float[np.ndarray, " p"], by: int) -> Float[np.ndarray, " p"
 
 
 def _repeats(code: Int[np.ndarray, " p"], ahead: bool) -> Float[np.ndarray, " p"]:
-    """Longest run of steps that begins after (ahead) or ends before each place and occurs elsewhere, at most 16.
+    """Longest run of steps that begins after (ahead) or ends before each place and occurs elsewhere.
 
-    The step over the place itself belongs to neither.
+    At most `LONGEST_REPEAT`; the step over the place itself belongs to neither.
     """
     if not ahead:
         return _repeats(code[::-1], ahead=True)[::-1]
     places = len(code)
-    run = np.zeros((places + 1, places + 1), np.int64)
+    run = np.zeros((places + 1, places + 1), np.int8)
     same = code[:, None] == code[None, :]
     np.fill_diagonal(same, False)
     for at in range(places - 1, -1, -1):
-        run[at, :-1] = np.where(same[at], 1 + run[at + 1, 1:], 0)
-    longest = np.minimum(run.max(axis=1), 16)
-    return longest[1:].astype(float)
+        run[at, :-1] = np.where(same[at], np.minimum(1 + run[at + 1, 1:], LONGEST_REPEAT), 0)
+    return run.max(axis=1)[1:].astype(float)

@@ -96,6 +96,16 @@ def test_melodies_of_one_name_are_written_apart(tmp_path: Path):
     assert sorted(path.name for path in (tmp_path / "out").glob("*.mid")) == ["x-2.mid", "x.mid"]
 
 
+def test_a_melody_that_cannot_be_worked_on_is_one_line_and_the_others_go_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("tasks.melody.piano_roll._MOST_ROWS", 1)
+    answer = call("skeleton", folder / "two.abc", folder / "one.mid", "-o", tmp_path / "out", "--roll", "--json")
+    assert answer.return_value == SOME_FAILED
+    assert [row["melody"] for row in rows(answer)] == ["two-2"]
+    assert answer.stderr.count("over 1; cut it") == 2
+
+
 @pytest.mark.parametrize(
     ("words", "fault"),
     [
