@@ -195,14 +195,20 @@ class Phrase(AttentionOp):
             self.macro = AcrossPhrases(width, heads, far=far, dropout=dropout)
             self.gate = nn.Linear(2 * width, width)
 
-    def summaries(self, source: Tokens) -> Tokens:
-        """One token per phrase number: what a learned query reads in that phrase; absent phrases are padding."""
+    def summaries(self, source: Tokens, phrases: int | None = None) -> Tokens:
+        """One token per phrase number: what a learned query reads in that phrase; absent phrases are padding.
+
+        Args:
+            source: with the phrase of each token
+            phrases: only the first so many; None = all
+        """
         ids = phrase_ids(self, source, "source")
         b = source.x.shape[0]
-        number = torch.arange(self.phrases, device=ids.device).expand(b, -1)
+        count = self.phrases if phrases is None else phrases
+        number = torch.arange(count, device=ids.device).expand(b, -1)
         present = ((ids[:, None, :] == number[:, :, None]) & source.keep[:, None, :]).any(dim=-1)
         place = Place(segment=number)
-        asking = Tokens(self.asks.expand(b, self.phrases, -1), present, place)
+        asking = Tokens(self.asks.expand(b, count, -1), present, place)
         return Tokens(self.summary(asking, source).y, present, place)
 
     def forward(self, query: Tokens, source: Tokens | None = None) -> Read:
@@ -210,12 +216,12 @@ class Phrase(AttentionOp):
         if not torch.compiler.is_compiling():
             self._check_numbers(query, "query")
             self._check_numbers(source, "source")
-        macro = self.macro(query, self.summaries(source)).y if self.with_macro else None
+        macro = self.macro(query, self.summaries(source, self._last(source))).y if self.with_macro else None
         return self._gated(query, self.micro(query, source), macro)
 
     def remembered(self, source: Tokens) -> Memory:
         """What a decoder keeps of a source between its steps: it is read again and again, and projected once."""
-        macro = self.macro.remembered(self.summaries(source)) if self.with_macro else None
+        macro = self.macro.remembered(self.summaries(source, self._last(source))) if self.with_macro else None
         return Memory(self.micro.remembered(source), macro)
 
     @torch.no_grad()
@@ -229,6 +235,13 @@ class Phrase(AttentionOp):
             return micro
         gate = torch.sigmoid(self.gate(torch.cat([query.zeroed().x, macro], dim=-1)))
         return Read(micro.y + gate * macro, micro.lse, {"gate": gate})
+
+    def _last(self, source: Tokens) -> int | None:
+        """How many phrases need a summary: up to the last one with a token. Not asked while compiling."""
+        if torch.compiler.is_compiling():
+            return None
+        ids = phrase_ids(self, source, "source")[source.keep]
+        return int(ids.max()) + 1 if ids.numel() else 1
 
     def _check_numbers(self, tokens: Tokens, side: str) -> None:
         ids = phrase_ids(self, tokens, side)[tokens.keep]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +18,7 @@ OnPhrase = Callable[[int, int, Melody], None]
 """Called with the number of a song, of a phrase, and the song up to and with that phrase."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Bound:
     """How a rule bound the choices of one song.
 
@@ -33,20 +33,6 @@ class Bound:
     removed: float = 0.0
 
 
-@dataclass
-class Account:
-    """One `Bound` per rule."""
-
-    rules: dict[str, Bound] = field(default_factory=dict)
-
-    def note(self, rule: str, overruled: bool, removed: float) -> None:
-        """One more choice under a rule."""
-        bound = self.rules.setdefault(rule, Bound())
-        bound.choices += 1
-        bound.overruled += int(overruled)
-        bound.removed += removed
-
-
 @dataclass(frozen=True)
 class Composed:
     """A generated melody.
@@ -54,12 +40,12 @@ class Composed:
     Attributes:
         melody: with the bars, metre and key of its frame; its phrases are those of the skeleton
         skeleton: which notes had to come, `[n]`
-        account: how often each rule bound a choice
+        bound: rule -> how often it bound a choice
     """
 
     melody: Melody
     skeleton: Bool[np.ndarray, " n"]
-    account: Account = field(default_factory=Account)
+    bound: Mapping[str, Bound] = field(default_factory=dict)
 
 
 class Composer(MelodyModel):

@@ -142,7 +142,7 @@ def _written(
     path, skeleton = request.place(number), frame_skeleton(one.melody, frame)
     write_midi(path, one.melody, skeleton)
     row = {"file": str(path), **described(one, frame, rules)}
-    account = {name: asdict(bound) for name, bound in one.account.rules.items()}
+    account = {name: asdict(bound) for name, bound in one.bound.items()}
     content = {**said, "number": number + 1, **row, "bound": account, "melody": as_json(one.melody)}
     content["melody"]["skeleton"] = skeleton.astype(int).tolist()
     write_whole(path.with_suffix(".json"), json.dumps(content, indent=1))

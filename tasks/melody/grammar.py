@@ -64,7 +64,7 @@ class Grammar:
         self._settle()
 
     def onsets(self) -> tuple[Bool[Tensor, "b skips places"], Int[Tensor, " b"]]:
-        """Where the next note may begin, and where it has to, or -1 when there is a choice.
+        """Where the next note may begin, and where it has to, or FAR when there is a choice.
 
         A place in a bar is legal when it is not before `now` and either a note must come there or the shortest note
         fits before the next that must come, and before the end.
@@ -77,7 +77,7 @@ class Grammar:
         room = torch.minimum(due, self.end)[:, None, None]
         legal = inside & ((tick == due[:, None, None]) | (tick + self.shortest <= room))
         chosen = self.at_once.gather(1, self.at[:, None])[:, 0] | ~legal.flatten(1).any(dim=1)
-        return legal & ~self.done[:, None, None], torch.where(chosen & (due < FAR), due, -1)
+        return legal & ~self.done[:, None, None], torch.where(chosen, due, FAR)
 
     def pitches(self, onset: Int[Tensor, " b"]) -> tuple[Bool[Tensor, "b pitches"], Bool[Tensor, " b"]]:
         """Which pitches, from the lowest of the vocabulary up, are legal; and whether this is a note that must come."""
@@ -110,7 +110,7 @@ class Grammar:
     def _settle(self) -> None:
         """A song is complete after its last note that must come; without any, when nothing more fits."""
         legal, has_to = self.onsets()
-        nothing = ~legal.flatten(1).any(dim=1) & (has_to < 0)
+        nothing = ~legal.flatten(1).any(dim=1) & (has_to == FAR)
         self.done = self.done | torch.where(self.owed > 0, self.at >= self.owed, nothing)
 
 
@@ -123,14 +123,15 @@ def _owed(
     free = onset[held == 0]
     relative = pitch - reference(frame.key)
     room = np.append(onset[1:], frame.end)[: len(onset)] - onset
-    inside = (pitch >= (0 if rules.low is None else rules.low)) & (pitch <= (127 if rules.high is None else rules.high))
+    low, high = rules.ends
+    inside = (pitch >= low) & (pitch <= high)
     for wrong, why in (
         ((onset < frame.bars[0]) | (onset >= frame.end), "lies outside of the bars"),
         (
             (relative < vocabulary.low) | (relative > vocabulary.high),
             f"is not in vocabulary {vocabulary.hash}; transpose",
         ),
-        (~inside & np.isin(onset, free), f"lies outside of the range {rules.low} to {rules.high}; widen it"),
+        (~inside & np.isin(onset, free), f"lies outside of the range {low} to {high}; widen it"),
         ((held == 0) & (room < shortest), f"leaves no room for a note of {shortest} ticks; leave one of the two out"),
     ):
         if wrong.any():

@@ -120,7 +120,7 @@ def binding(composed: list[Composed]) -> pd.DataFrame:
     """Per rule: choices, how many were overruled, and the mean probability of what was illegal."""
     rows: dict[str, dict[str, float]] = {}
     for one in composed:
-        for rule, bound in one.account.rules.items():
+        for rule, bound in one.bound.items():
             row = rows.setdefault(rule, dict.fromkeys(asdict(bound), 0.0))
             for name, value in asdict(bound).items():
                 row[name] += value

@@ -45,7 +45,7 @@ def _faults(melody: Melody, frame: Frame, rules: Rules, grid: int) -> Iterator[s
     added = np.array([note not in due for note in zip(onset.tolist(), pitch.tolist(), strict=True)])
     if rules.scale == "key" and (strange := pitch[added & ~np.isin(pitch % 12, scale_of(frame.key))]).size:
         yield f"added pitch {strange[0]} is not in {frame.key}"
-    low, high = 0 if rules.low is None else rules.low, 127 if rules.high is None else rules.high
+    low, high = rules.ends
     if ((pitch[added] < low) | (pitch[added] > high)).any():
         yield f"added pitches leave the range {low} to {high}"
     off = added & ((melody.position % grid > 0) | (melody.duration % grid > 0))

@@ -29,6 +29,11 @@ class Rules:
     high: int | None = None
     scale: Scale = "key"
 
+    @property
+    def ends(self) -> tuple[int, int]:
+        """Lowest and highest MIDI pitch."""
+        return 0 if self.low is None else self.low, 127 if self.high is None else self.high
+
     def allowed(self, key: Key, vocabulary: Vocabulary) -> Bool[np.ndarray, " p"]:
         """Which pitches of a vocabulary may be added in a key.
 
@@ -36,12 +41,13 @@ class Rules:
             DataError: none
         """
         pitch = reference(key) + np.arange(vocabulary.low, vocabulary.high + 1)
-        legal = (pitch >= max(0, self.low or 0)) & (pitch <= min(127, 127 if self.high is None else self.high))
+        low, high = self.ends
+        legal = (pitch >= low) & (pitch <= high)
         if self.scale == "key":
             legal &= np.isin(pitch % 12, scale_of(key))
         if not legal.any():
             raise DataError(
-                f"no pitch of {key} lies between {self.low} and {self.high}; vocabulary {vocabulary.hash} reaches from "
+                f"no pitch of {key} lies between {low} and {high}; vocabulary {vocabulary.hash} reaches from "
                 f"{pitch[0]} to {pitch[-1]} in this key; widen the range"
             )
         return legal

@@ -181,9 +181,10 @@ class NotesNetwork(nn.Module):
         onset = torch.where(frames.keep, frames.onset, 0)
         bar = frames.bar_of(onset)
         place = onset - frames.bars.gather(1, bar)
-        following = torch.cat([frames.pitch[:, 1:], frames.pitch[:, -1:]], dim=1)
-        gap = torch.cat([frames.onset[:, 1:], frames.onset[:, -1:]], dim=1) - frames.onset
-        final = torch.cat([frames.phrase[:, 1:] != frames.phrase[:, :-1], frames.keep[:, -1:]], dim=1)
+        after = torch.cat([frames.keep[:, 1:], torch.zeros_like(frames.keep[:, :1])], dim=1)
+        following = torch.where(after, frames.pitch.roll(-1, dims=1), frames.pitch)
+        gap = torch.where(after, frames.onset.roll(-1, dims=1) - onset, NEAR + 1)
+        final = ~after | (frames.phrase.roll(-1, dims=1) != frames.phrase)
         x = (
             self._pitched(frames.pitch)
             + self.interval((following - frames.pitch).clamp(-WIDEST, WIDEST) + WIDEST)

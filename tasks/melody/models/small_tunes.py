@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from data.errors import DataError
@@ -87,6 +87,7 @@ class SmallTunes(Composer):
             self.network, self._loss, lambda network: _mean_nats(network, valid), loader, folder, seed,
             self.fitting, self.trainer,
         )  # fmt: skip
+        self.network.cpu()
         write_whole(folder / "epochs.csv", fitted.epochs.to_csv(index=False))
         write_whole(folder / VOCABULARY, json.dumps({"hash": vocabulary.hash, **asdict(vocabulary)}))
         content = io.BytesIO()
@@ -193,9 +194,11 @@ def songs_of(music: Any, model: str) -> SongBook:
     return music
 
 
-def _mean_nats(network: Callable[..., dict[str, Tensor]], batches: Sequence[tuple[Frames, Notes]]) -> float:
+def _mean_nats(network: nn.Module, batches: Sequence[tuple[Frames, Notes]]) -> float:
     """Nats per note over songs."""
-    total = sum(float(values.sum()) for batch in batches for values in network(*batch).values())
+    device = next(network.parameters()).device
+    said = (network(frames.to(device), notes.to(device)) for frames, notes in batches)
+    total = sum(float(values.sum()) for nats in said for values in nats.values())
     return total / sum(int(notes.keep.sum()) for _, notes in batches)
 
 
