@@ -128,6 +128,11 @@ def _each(
 
     if roll and output is None:
         raise ValueError("--roll: name a folder for the pictures with -o")
+    if output is not None:
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise ValueError(f"{output}: {problem.strerror or problem}; name another folder with -o") from None
     rows: list[dict[str, Any]] = []
     taken: set[str] = set()
     refused = 0
@@ -154,7 +159,6 @@ def _write(output: Path, melody: Melody, kept: np.ndarray | None, roll: bool, ta
     from tasks.melody.piano_roll import write_roll
     from tasks.melody.segment import marked_json
 
-    output.mkdir(parents=True, exist_ok=True)
     stem = "".join(sign if sign.isalnum() or sign in "-_." else "_" for sign in melody.name).strip(".") or "melody"
     name, number = stem, 1
     while name in taken:

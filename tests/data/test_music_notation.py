@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import lzma
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -253,6 +254,20 @@ def test_the_published_split_keeps_variants_together_and_wrapped_songs_can_be_le
         assert book.crossing() == []
         assert len(EssenSongs(culture, notes=file).load().songs) == len(book.songs) - wrapped  # type: ignore[arg-type]
     assert len(EssenSongs(only="xiaodiao", wrapped="keep", notes=str(music / "essen_han.json.xz")).load().songs) == 655
+
+
+def test_modes_and_metres_of_han_songs_are_those_of_the_collection(music: Path):
+    """Traps 3 and 4: songs without a metre have none, and a song is in the mode that it ends on."""
+    songs = EssenSongs(wrapped="keep", notes=str(music / "essen_han.json.xz")).load().songs
+    assert sum(song.metre is None for song in songs) == 23
+    modes = Counter(song.key.mode for song in songs if song.key is not None)
+    shares = [modes[mode] / len(songs) for mode in ("zhi", "yu", "gong", "shang")]
+    assert shares == pytest.approx([0.48, 0.22, 0.16, 0.11], abs=0.02)
+    for song in songs:
+        usual = 0 if song.metre is None else bar_ticks(song.metre)
+        assert (song.position >= 0).all()
+        assert (np.diff(song.bars) > 0).all()
+        assert song.metre is None or song.bars[0] > song.onset[0] - usual
 
 
 def test_songs_from_abc_alone_are_split_by_their_openings(music: Path):

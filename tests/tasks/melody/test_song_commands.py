@@ -111,6 +111,7 @@ def test_a_melody_that_cannot_be_worked_on_is_one_line_and_the_others_go_on(
     [
         (["skeleton", "X", "--rho", "0"], "--rho 0: a share of the notes over 0, at most 1"),
         (["skeleton", "X", "--key", "Q"], "key 'Q' is not known"),
+        (["segment", "X", "-o", "X"], "name another folder with -o"),
         (["segment", "gone"], "gone: no such file or folder"),
         (["segment", "X", "--model", "m.npz"], "goes with --method learned, not programme"),
         (["segment", "X", "--method", "learned", "--model", "m.npz"], "no trained segmenter"),
