@@ -18,7 +18,7 @@ class Agreement(NamedTuple):
 
 
 def agreement(
-    pairs: Iterable[tuple[Bool[np.ndarray, " p"], Bool[np.ndarray, " p"]]], count_end: bool = False
+    pairs: Iterable[tuple[Bool[np.ndarray, " _"], Bool[np.ndarray, " _"]]], count_end: bool = False
 ) -> Agreement:
     """Mean per song.
 
