@@ -264,3 +264,10 @@ def test_the_example_of_the_documentation_runs(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     exec(example[1], {})
     assert Page((tmp_path / "report.html").read_text()).breaches == []
+
+
+def test_lines_far_from_arms_that_hardly_differ_stay_inside_the_picture():
+    arms = [Estimate("ours", 0.995, 0.99, 1.0, "own"), Estimate("ridge", 0.996, 0.99, 1.0, "baseline")]
+    words = {"title": "t", "axis": "a", "caption": "c", "n": "2 runs"}
+    # Matplotlib warns, which is an error here, when words far outside leave no room for the axes.
+    assert "chance 0.500" in forest("near", arms, lines={"chance": 0.5}, **words).alt

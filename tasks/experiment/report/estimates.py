@@ -128,9 +128,9 @@ def _frame(axes: Axes, estimates: Sequence[Estimate], lines: Mapping[str, float]
     axes.tick_params(axis="y", length=0)
     for label, estimate in zip(axes.get_yticklabels(), estimates, strict=True):
         label.set_fontweight("bold" if estimate.role == "own" else "normal")
-    low, high = axes.get_xlim()
-    if lines and high - low < 0.02:
-        axes.set_xlim(low - 0.01, high + 0.01)
+    ends = [*axes.get_xlim(), *lines.values()]
+    if lines and max(ends) - min(ends) < 0.02:
+        axes.set_xlim(min(ends) - 0.01, max(ends) + 0.01)
     reference_lines(axes, lines)
     axes.spines["bottom"].set_color(RULE)
 
