@@ -21,7 +21,7 @@ from tasks.survival import unit as survival
 from tasks.survival.bench import patient, step_of
 from tasks.survival.experiment import SurvivalExperiment
 
-PATIENTS, PATCHES, SUBJECTS = (60, 120, 240), (500, 2000, 8000), (1, 2, 4)
+PATIENTS, PATCHES, SUBJECTS = (60, 120, 240), (500, 2000, 8000), (4, 16, 64)
 
 
 def cpu_seconds(call: Callable[[], object], repeats: int = 2) -> float:
@@ -92,9 +92,9 @@ def run() -> dict[str, Any]:
     rows = []
     with threadpool_limits(1):
         for what, measured in (("patients", patients()), ("patches", patches()), ("subjects", subjects())):
-            before = None
+            before: float | None = None
             for case, seconds in measured:
-                grown = None if before is None else round(seconds / before, 2)
+                grown: float | None = None if before is None else round(seconds / before, 2)
                 rows.append({"grows": what, "case": case, "cpu_s": round(seconds, 3), "beside the row before": grown})
                 before = seconds
     versions = {"python": platform.python_version(), "torch": torch.__version__}

@@ -68,7 +68,7 @@ def _workers(engine: str) -> Iterator[str | None]:
         return
     from distributed import LocalCluster
 
-    with LocalCluster(n_workers=WORKERS, threads_per_worker=1, dashboard_address=None, protocol="tcp") as cluster:
+    with LocalCluster(n_workers=WORKERS, threads_per_worker=1, dashboard_address=":0", protocol="tcp") as cluster:
         cluster.wait_for_workers(WORKERS)
         yield cluster.scheduler_address
 

@@ -102,6 +102,8 @@ def _queue() -> Any:
             f"--engine slurm: no {job_class.submit_command} on this machine; give the command on a node that submits "
             "jobs, or start a scheduler and workers yourself and give --engine tcp://host:port"
         )
+    import dask
     from dask_jobqueue import SLURMCluster
 
-    return SLURMCluster(**options, scheduler_options={"dashboard_address": None})
+    site = dask.config.get("jobqueue.slurm.scheduler-options", {})
+    return SLURMCluster(**options, scheduler_options={"dashboard_address": ":0", **site})

@@ -105,7 +105,7 @@ def test_workers_with_threads_run_one_unit_at_a_time_and_are_named(
     monkeypatch.chdir(tmp_path)
     units = [Unit(Path(f"u{i}"), say_where, {"value": i}) for i in range(4)]
     with LocalCluster(
-        n_workers=1, threads_per_worker=3, processes=False, dashboard_address=None, protocol="tcp"
+        n_workers=1, threads_per_worker=3, processes=False, dashboard_address=":0", protocol="tcp"
     ) as here:
         outcomes = list(run_units(units, engine=here.scheduler_address))
     assert [outcome.error for outcome in outcomes] == [None] * 4

@@ -172,7 +172,7 @@ def test_a_cluster_changes_no_number_and_a_report_can_be_read_while_it_works(stu
 
     run = study / "runs" / "survival" / "cluster"
     done = sorted(run.glob("*/fold*/done.json"))
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, protocol="tcp") as cluster:
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0", protocol="tcp") as cluster:
         arguments = ["train", "-c", str(study / "config.yaml"), "name=cluster", "--engine", cluster.scheduler_address]
         process = subprocess.Popen(
             [sys.executable, "-c", MAIN, *arguments, "--quiet"],

@@ -90,7 +90,7 @@ def test_a_cut_off_done_file_counts_as_undone(tmp_path: Path):
 def test_units_survive_a_killed_worker(tmp_path: Path):
     from distributed import LocalCluster
 
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, protocol="tcp") as cluster:
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", protocol="tcp") as cluster:
         doomed = next(iter(cluster.workers.values()))
         outcomes = run_units(units(tmp_path, [float(i) for i in range(6)]), engine=cluster.scheduler_address)
         first = next(outcomes)
