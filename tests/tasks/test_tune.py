@@ -169,7 +169,7 @@ def test_a_task_without_a_validation_measure_refuses_and_says_why(tmp_path: Path
 
 
 def test_another_space_is_another_search(tuned: Path, tmp_path: Path):
-    shutil.copytree(tuned.parents[1], tmp_path / "runs" / "hill", dirs_exist_ok=True)
+    shutil.copytree(tuned.parent, tmp_path / "runs" / "hill", dirs_exist_ok=True)
     config, space = study(tmp_path, {"place": [0.1, 0.2]})
     with pytest.raises(RunError, match="holds a search of another space or seed; give another name=NAME"):
         tune([config], space, resume=True)
