@@ -44,8 +44,8 @@ class Choices:
 class Range:
     """A number between two bounds, both included; whole when both bounds are; evenly on a log scale with `log`."""
 
-    low: float
-    high: float
+    low: int | float
+    high: int | float
     log: bool = False
 
     @property
@@ -121,7 +121,7 @@ def _range(value: Any, where: str) -> Range:
     return Range(low, high, log)
 
 
-def _number(value: Any, where: str) -> float:
+def _number(value: Any, where: str) -> int | float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
         raise ConfigError(f"{where} must be a number, found {value!r} (YAML needs a point in 1.0e-4)")
     return value
