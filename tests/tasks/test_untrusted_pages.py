@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -87,11 +88,5 @@ def test_slides(tmp_path: Path):
     settings = {"grid": {"patch": 256, "mpp": 0.5, "overlap": 0}, "encoder": {"class_path": f"x.{EVIL}"}}
     page = Page(contact_sheet(rows, tmp_path / EVIL, settings, 1.0))
     assert EVIL in page.words
-    assert not [breach for breach in page.breaches if "script" in breach or "handler" in breach]
-    assert {attrs.get("src") for attrs in page.all("img")} == {f"contours/{_quoted(EVIL)}.jpg"}
-
-
-def _quoted(name: str) -> str:
-    from urllib.parse import quote
-
-    return quote(name)
+    assert not [breach for breach in page.breaches if breach.startswith("<") or " has a handler " in breach]
+    assert {attrs.get("src") for attrs in page.all("img")} == {f"contours/{quote(EVIL)}.jpg"}
