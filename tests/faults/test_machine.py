@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
 import sys
 import time
 from collections import Counter
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
-import torch
 
 from tasks.experiment.units import Unit, run_units
 from tests.faults import work
+from tests.faults.greedy import greedy
 from tests.faults.interrupt import Work, done, ended, forked
 
 DAY = 86_400.0
@@ -74,18 +71,6 @@ def test_a_failed_slide_is_tried_again_though_the_clock_was_set_back(tmp_path: P
         assert work.extracted(slides, out)[0] == 0
 
     done(today)
-
-
-def greedy(folder: Path, how: str) -> dict[str, str]:
-    if how == "numpy":
-        np.ones(2**52)
-    elif how == "torch":
-        torch.ones(2**52)
-    elif how == "python":
-        bytearray(2**62)
-    elif how == "killed":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return {"how": how}
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
