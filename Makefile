@@ -23,7 +23,7 @@ test: $(STAMP)
 	$(BIN)/python -m pytest -n $(JOBS) -m "$(FAST) and unchecked" $(ARGS)
 
 faults: $(STAMP)
-	$(BIN)/python -m pytest tests/faults tests/fuzz -n $(JOBS) -m "not gpu" --hypothesis-profile=faults --durations=10 $(ARGS)
+	$(BIN)/python -m pytest tests/faults tests/fuzz -n $(JOBS) -m "not gpu" --hypothesis-profile=faults --timeout=1800 --durations=10 $(ARGS)
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -n $(JOBS) -m slow $(ARGS)
