@@ -121,8 +121,8 @@ class AverageAndKeepBest(Callback):
         with torch.no_grad():
             for average, now in zip(self.averaged.parameters(), self.network.parameters(), strict=True):
                 average.lerp_(now, 1 - old)
-            for average, now in zip(self.averaged.buffers(), self.network.buffers(), strict=True):
-                average.copy_(now)
+            for kept, fixed in zip(self.averaged.buffers(), self.network.buffers(), strict=True):
+                kept.copy_(fixed)
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.averaged.to(module.device)

@@ -68,21 +68,22 @@ class RasterNetwork(ChoraleNetwork):
 class StepNetwork(ChoraleNetwork):
     """One token per `patch` 16ths, voices and 16ths of a patch predicted one after another by a head each.
 
-    A token is the sum of the symbols of the patch before and of the place in the metre (sine and cosine for periods of
-    an eighth to two bars). A head reads the token, the patch's symbols so far and its voice's last symbol, and gives
-    logits of pitches and of intervals from that last symbol, which are added. Relations: `time` compares patches,
-    `grid` the soprano and the bass that were read last.
+    A token is the sum of the symbols of the patch before and, with `metre`, of the place in the metre (sine and cosine
+    for periods of an eighth to two bars; not in the paper). A head reads the token, the symbols of the patch so far and
+    its voice's last symbol, and gives logits of pitches and of intervals from that last symbol, which are added.
+    Relations: `time` compares patches, `grid` the soprano and the bass that were read last.
 
     Args:
         decoder: size and kind
         patch: 16ths per token
         hidden: of the heads
+        metre: whether tokens say their place in the metre
     """
 
     periods: Tensor
     pitches: Tensor
 
-    def __init__(self, decoder: DecoderOptions = DECODER, patch: int = 2, hidden: int = 512):
+    def __init__(self, decoder: DecoderOptions = DECODER, patch: int = 2, hidden: int = 512, metre: bool = True):
         super().__init__()
         if patch < 1 or hidden < 1:
             raise ValueError(f"StepNetwork: patch={patch}, hidden={hidden}; expected at least 1")
@@ -90,7 +91,7 @@ class StepNetwork(ChoraleNetwork):
         self.slots = slots = len(VOICES) * patch
         width = decoder.width
         self.symbol = nn.ModuleList(nn.Embedding(START + 1, width) for _ in range(slots))
-        self.metre = nn.Linear(2 * len(PERIODS), width)
+        self.metre = nn.Linear(2 * len(PERIODS), width) if metre else None
         self.so_far = nn.ModuleList(nn.Embedding(SYMBOLS, width) for _ in range(slots - 1))
         self.last = nn.ModuleList(nn.Embedding(START + 1, width) for _ in range(slots))
         for tables in (self.symbol, self.so_far, self.last):
@@ -115,20 +116,20 @@ class StepNetwork(ChoraleNetwork):
         keep = F.pad(keep, (0, missing)).unflatten(1, (-1, self.patch)).any(dim=-1)
         now = F.pad(symbols, (0, 0, 0, missing)).unflatten(1, (-1, self.patch)).flatten(2)
         before = F.pad(now[:, :-1], (0, 0, 1, 0), value=START)
-        state = self.decoder(self._token(before, 0), keep, self._place(before, 0))
+        state = self.decoder(self._token(before), keep, self._place(before))
         logits = self._heads(state, now, before)
         return logits.unflatten(2, (self.patch, len(VOICES))).flatten(1, 2)[:, :length]
 
-    def _token(self, before: Int[Tensor, "b n s"], start: int) -> Float[Tensor, "b n w"]:
-        at = torch.arange(start, start + before.shape[1], device=before.device) * self.patch
-        angle = 2 * torch.pi * at[:, None] / self.periods
-        token = self.metre(torch.cat([angle.sin(), angle.cos()], dim=-1))
-        for slot, table in enumerate(self.symbol):
-            token = token + table(before[..., slot])
+    def _token(self, before: Int[Tensor, "b n s"]) -> Float[Tensor, "b n w"]:
+        token = sum(table(before[..., slot]) for slot, table in enumerate(self.symbol))
+        if self.metre is not None:
+            at = torch.arange(before.shape[1], device=before.device) * self.patch
+            angle = 2 * torch.pi * at[:, None] / self.periods
+            token = token + self.metre(torch.cat([angle.sin(), angle.cos()], dim=-1))
         return token
 
-    def _place(self, before: Int[Tensor, "b n s"], start: int) -> Place:
-        time = torch.arange(start, start + before.shape[1], device=before.device).expand(before.shape[:2])
+    def _place(self, before: Int[Tensor, "b n s"]) -> Place:
+        time = torch.arange(before.shape[1], device=before.device).expand(before.shape[:2])
         grid = before[..., [-len(VOICES), -1]].float()
         return relations_of(self.decoder.options, {"time": time.float(), "grid": grid})
 

@@ -37,6 +37,7 @@ NETWORKS = {
     "raster, pitch and time": lambda: RasterNetwork(RELATED),
     "steps": lambda: StepNetwork(SMALL, 1, 8),
     "eighths": lambda: StepNetwork(SMALL, 2, 8),
+    "eighths without metre": lambda: StepNetwork(SMALL, 2, 8, metre=False),
     "quarters, pitch and time": lambda: StepNetwork(RELATED, 4, 8),
 }
 networks = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS.keys())
