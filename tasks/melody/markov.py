@@ -24,7 +24,7 @@ from tasks.melody.model import Measurement
 from tasks.melody.rules import Rules, Sampling
 from tasks.melody.vocabulary import key_of, reference
 
-FILE = "songs.json"
+FILE = "table.json"
 START = "start"
 V = TypeVar("V", bound=Hashable)
 

@@ -55,8 +55,8 @@ def generation_tables(results: Results) -> list[MetricTable]:
     songs = int(results.generation["songs"].iloc[0])
     caption = (
         f"{count(songs, 'generated song')} of each arm beside as many held-out songs, with 95 % intervals from "
-        f"resampling both. Copied: the longest run of a song that stands in a training song, in any key, 95th percentile "
-        f"over songs; of the held-out songs themselves it is {decimal(copied, 1)} notes."
+        f"resampling both. Copied: the longest run of a song that stands in a training song, in any key, 95th "
+        f"percentile over songs; of the held-out songs themselves it is {decimal(copied, 1)} notes."
     )
     return [
         MetricTable(
