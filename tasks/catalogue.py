@@ -21,6 +21,7 @@ TASKS = {
     "survival": "survival analysis from slides and genes",
     "fmri": "what was seen, from fMRI, within and across subjects",
     "retrieval": "any modality by any other, token by token",
+    "melody": "melodies from skeletons that keep every promise, phrases, chorales",
 }
 BENCHES = {
     "attention": "kernels.bench",
@@ -83,6 +84,11 @@ PAPERS = {
         "In-Context Linear Regression Demystified: attention learns debiased gradient descent (He et al., ICML 2025)",
         "tasks.reproduce.icl_linear_regression",
         "",
+    ),
+    "small-tunes": Paper(
+        "Small Tunes Transformer: phrases, promises, the worth of a skeleton, generated folk songs (Lv et al., MMM 2025)",
+        "tasks.reproduce.small_tunes",
+        "music",
     ),
     "music-transformer": Paper(
         "Music Transformer on Bach chorales: with and without a relative term, and longer than trained (Huang et al., "
@@ -221,7 +227,10 @@ def _models() -> list[dict[str, Any]]:
     """What a config may name as `model`, of every task."""
     survival = _classes("tasks.survival.models", "tasks.survival.models.base", "SurvivalModel")
     fmri = _classes("tasks.fmri", "tasks.fmri.decoder", "Decoder")
-    return [{"task": task, **row} for task, rows in (("survival", survival), ("fmri", fmri)) for row in rows]
+    melody = _classes("tasks.melody", "tasks.melody.model", "MelodyModel")
+    melody += _classes("tasks.melody.models", "tasks.melody.model", "MelodyModel")
+    kinds = {"survival": survival, "fmri": fmri, "melody": melody}
+    return [{"task": task, **row} for task, rows in kinds.items() for row in rows]
 
 
 def _data() -> list[dict[str, Any]]:

@@ -108,7 +108,7 @@ def generate(
     key: KeyText = None,
     metre: MetreText = None,
     seed: Annotated[int, typer.Option(help="of the draws: the same seed gives the same melodies")] = 1,
-    top_p: Annotated[float, typer.Option(help="choose among the likeliest values that hold this share")] = 0.95,
+    top_p: Annotated[float, typer.Option(help="choose among the likeliest values that hold this share")] = 0.9,
     temperature: Annotated[float, typer.Option(help="below 1: likelier values")] = 1.0,
     count: Annotated[int, typer.Option(min=1, help="melodies")] = 1,
     infill: Annotated[

@@ -36,7 +36,7 @@ class Request:
     key: str | None = None
     metre: str | None = None
     seed: int = 1
-    top_p: float = 0.95
+    top_p: float = 0.9
     temperature: float = 1.0
     count: int = 1
     infill: str | None = None

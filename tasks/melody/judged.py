@@ -40,7 +40,7 @@ class Judged:
     genre: str | None = None
     seed: int = 1
     temperature: float = 1.0
-    top_p: float = 0.95
+    top_p: float = 0.9
     shown: int = 3
 
     def __post_init__(self) -> None:

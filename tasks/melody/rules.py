@@ -70,7 +70,7 @@ class Sampling:
 
     seed: int = 1
     temperature: float = 1.0
-    top_p: float = 0.95
+    top_p: float = 0.9
 
     def __post_init__(self) -> None:
         if not self.temperature > 0 or not 0 < self.top_p <= 1:
