@@ -86,7 +86,7 @@ PAPERS = {
         "",
     ),
     "small-tunes": Paper(
-        "Small Tunes Transformer: phrases, promises, the worth of a skeleton, generated folk songs (Lv et al., MMM 2025)",
+        "Small Tunes Transformer: phrases, promises, the worth of a skeleton, generated songs (Lv et al., MMM 2025)",
         "tasks.reproduce.small_tunes",
         "music",
     ),

@@ -1,4 +1,4 @@
-"""The rows of `fusion reproduce small-tunes`: what counts as kept, gained and alike, on tables whose answer is known."""
+"""The rows of `fusion reproduce small-tunes`: what counts as kept, gained and alike, on tables of known answer."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from tasks.catalogue import PAPERS
 from tasks.melody.judged import Judged
 from tasks.reproduce import small_tunes
 
-JUDGED = Judged(genre="xiaodiao")
+JUDGED, PART = Judged(genre="xiaodiao"), "decorative pitch"
 
 
 def run_of(own: float, none: float, shuffled: float) -> SimpleNamespace:
     """What three trainings of three arms would leave."""
     arms = {"small_tunes_reproduced": own, "no skeleton": none, "shuffled skeletons": shuffled}
     rows = [
-        {"arm": arm, "seed": seed, "split": "test", "part": "decorative pitch", "case": case, "n": 10, "nats": 10 * nats}
+        {"arm": arm, "seed": seed, "split": "test", "part": PART, "case": case, "n": 10, "nats": 10 * nats}
         for arm, nats in arms.items() for seed in (1, 2, 3) for case in ("a", "b")
     ]  # fmt: skip
     summary = [
-        {"arm": arm, "split": "test", "part": "decorative pitch", "low": nats - 0.02, "high": nats + 0.02}
+        {"arm": arm, "split": "test", "part": PART, "low": nats - 0.02, "high": nats + 0.02}
         for arm, nats in arms.items()
     ]
     return SimpleNamespace(
@@ -44,7 +44,7 @@ def test_a_gain_and_no_gain_are_told_apart(own: float, shuffled: float, held: li
 def test_generated_songs_are_held_to_the_way_from_the_table_to_real_songs():
     values = {"OA(PCH)": 0.9, "OA(IOI)": 0.8, "SE": 0.015, "copied": 9.0}
     rows = [
-        {"arm": arm, "metric": metric, "value": value, "low": value, "high": value, "songs": 100, "seeds": 1, "real": 10.0}
+        {"arm": arm, "metric": metric, "value": value, "low": value, "high": value, "songs": 9, "seeds": 1, "real": 10.0}
         for arm in ("small_tunes_reproduced", "Markov table") for metric, value in values.items()
     ]  # fmt: skip
     results = SimpleNamespace(own="small_tunes_reproduced", generation=pd.DataFrame(rows))
