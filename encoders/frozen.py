@@ -114,13 +114,19 @@ def features_of(
         progress: told after every batch
 
     Raises:
-        DataError: an item gives a value that half precision cannot hold, NaN among them
+        DataError: the folder cannot be written, or a value that half precision cannot hold, NaN among them
     """
     place = Path(folder) / f"{side.name}-{encoder_hash(encoder)}-{items_hash(side)}"
     if (place / "about.json").is_file():
         return Features(place)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    staged = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        staged = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+    except OSError as error:
+        raise DataError(
+            f"{place.parent}: tokens of frozen encoders cannot be kept here ({error.strerror}); give a folder that can "
+            "be written, for data sets in FUSION_DATA"
+        ) from None
     training = encoder.training
     encoder.eval()
     try:

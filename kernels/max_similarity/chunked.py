@@ -6,13 +6,15 @@ with a contiguous inner one, which torch reduces some ten times faster than an i
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from kernels.max_similarity.reference import Scores, score_dtype, winner_dtype
 
 TILE = 2**19  # scores in one tile: 2 MB of float32, about a core's second-level cache
-ROWS = 512  # rows below which the matrix product of a tile, shared by two threads, loses speed
+ROWS = 256  # rows of a tile: fewer slow its matrix product, more leave its maxima short runs
 
 
 def _blocks(n: int, s: int) -> tuple[int, int]:
@@ -21,14 +23,47 @@ def _blocks(n: int, s: int) -> tuple[int, int]:
     return rows, max(1, TILE // max(rows * n * s, 1))
 
 
-def _without_padding(tokens: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Padded tokens overwritten by their item's first real one, which changes no maximum; and those firsts."""
+class _Packed(NamedTuple):
+    """Some items without most of their padding.
+
+    Attributes:
+        tokens: real tokens first, in their order, cut to the longest item; then copies of the item's first, which
+            change no maximum
+        weight: of the same tokens
+        at: where each stood; None = where it stands
+    """
+
+    tokens: Tensor
+    weight: Tensor
+    at: Tensor | None
+
+
+def _packed(tokens: Tensor, weight: Tensor, items: Tensor) -> _Packed:
+    tokens, weight = tokens[items], weight[items]
     keep = weight > 0
     if keep.all():
-        return tokens, torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
-    first = keep.to(torch.uint8).argmax(dim=1)
-    stand_in = tokens[torch.arange(len(tokens), device=tokens.device), first]
-    return torch.where(keep[..., None], tokens, stand_in[:, None]), first
+        return _Packed(tokens, weight, None)
+    at = (~keep).to(torch.uint8).argsort(dim=1, stable=True)[:, : int(keep.sum(dim=1).max())]
+    tokens = tokens.gather(1, at[..., None].expand(-1, -1, tokens.shape[2]))
+    weight = weight.gather(1, at)
+    return _Packed(torch.where((weight > 0)[..., None], tokens, tokens[:, :1]), weight, at)
+
+
+def _by_length(weight: Tensor) -> Tensor:
+    """Items in the order of how many tokens they keep, so that those of a tile have about as many."""
+    return (weight > 0).sum(dim=1).argsort(descending=True, stable=True)
+
+
+def _unpacked(winner: Tensor, own: _Packed, other: _Packed, size: int) -> Tensor:
+    """Winners `[i, j, t]` of packed tokens as positions before packing, for all `size` tokens of an item."""
+    if other.at is not None:
+        item = torch.arange(winner.shape[1], device=winner.device)[:, None]
+        # A copy of the first token may score a rounding error above it.
+        winner = other.at[item, torch.where(other.weight[item, winner] > 0, winner, 0)]
+    if own.at is None:
+        return winner
+    whole = winner.new_zeros(*winner.shape[:2], size)
+    return whole.scatter_(2, own.at[:, None].expand_as(winner), winner)
 
 
 def max_similarity_chunked(x: Tensor, y: Tensor, x_weight: Tensor, y_weight: Tensor, save: bool) -> Scores:
@@ -48,29 +83,26 @@ def max_similarity_chunked(x: Tensor, y: Tensor, x_weight: Tensor, y_weight: Ten
     x_winner, y_winner = (torch.empty(*kept, size, dtype=integer, device=x.device) for size in (n, s))
     rows, columns = _blocks(n, s)
     tile = torch.empty(min(rows, a) * n * s * min(columns, b), dtype=dtype, device=x.device)
-    for j in range(0, b, columns):
-        tokens, y_first = _without_padding(y[j : j + columns], y_weight[j : j + columns])
-        weight_y = y_weight[j : j + columns].to(dtype)
-        m = len(tokens)
-        right = tokens.to(dtype).permute(2, 1, 0).reshape(d, s * m)
-        for i in range(0, a, rows):
-            left, x_first = _without_padding(x[i : i + rows], x_weight[i : i + rows])
-            weight_x = x_weight[i : i + rows].to(dtype)
-            k = len(left)
-            out = tile[: k * n * s * m].view(k * n, s * m)
-            scores = torch.mm(left.to(dtype).reshape(k * n, d), right, out=out).view(k, n, s, m)
-            here = slice(i, i + k), slice(j, j + m)
+    by_x = _by_length(x_weight).split(rows)
+    for at_y in _by_length(y_weight).split(columns):
+        right = _packed(y, y_weight, at_y)
+        m, u, _ = right.tokens.shape
+        flat, weight_y = right.tokens.to(dtype).permute(2, 1, 0).reshape(d, u * m), right.weight.to(dtype)
+        for at_x in by_x:
+            left = _packed(x, x_weight, at_x)
+            k, t, _ = left.tokens.shape
+            out = tile[: k * t * u * m].view(k * t, u * m)
+            scores = torch.mm(left.tokens.to(dtype).reshape(k * t, d), flat, out=out).view(k, t, u, m)
+            here = at_x[:, None], at_y[None]
             if save:
                 row, row_at = scores.max(dim=2)  # the first of equal maxima wins
                 column, column_at = scores.max(dim=1)
-                row_at = torch.where((weight_y > 0).T[row_at, torch.arange(m, device=x.device)], row_at, y_first)
-                real = (weight_x > 0)[torch.arange(k, device=x.device)[:, None, None], column_at]
-                column_at = torch.where(real, column_at, x_first[:, None, None])
-                x_winner[here] = row_at.transpose(1, 2).to(integer)
-                y_winner[here] = column_at.transpose(1, 2).to(integer)
+                x_winner[here] = _unpacked(row_at.transpose(1, 2), left, right, n).to(integer)
+                turned = _unpacked(column_at.permute(2, 0, 1), right, left, s)
+                y_winner[here] = turned.transpose(0, 1).to(integer)
             else:
                 row, column = scores.amax(dim=2), scores.amax(dim=1)
-            x_to_y[here] = torch.einsum("itj,it->ij", row, weight_x)
+            x_to_y[here] = torch.einsum("itj,it->ij", row, left.weight.to(dtype))
             y_to_x[here] = torch.einsum("iuj,ju->ij", column, weight_y)
     return Scores(x_to_y, y_to_x, x_winner, y_winner)
 

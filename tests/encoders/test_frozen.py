@@ -134,3 +134,10 @@ def test_training_mode_is_given_back(tmp_path: Path):
     features_of(encoder, side(), tmp_path)
     assert encoder.training
     assert np.load(next(tmp_path.iterdir()) / "offsets.npy").tolist() == [0, 3, 3, 4, 13, 15]
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    side = Side("text", ["a"], lambda rows: ["abc" for _ in rows])
+    with pytest.raises(DataError, match="cannot be kept here .*; give a folder that can be written"):
+        features_of(Counted(), side, tmp_path / "file" / "features")
