@@ -122,7 +122,10 @@ class PictureFiles(FileItems):
     def _checked(self, root: Path, keys: list[str], progress: Progress | None) -> tuple[list[str], list[str]]:
         checked = check_pictures([root / key for key in keys], self.side, progress)
         good = {path.as_posix() for path in checked.good}
-        return [key for key in keys if (root / key).as_posix() in good], [*checked.faults, *checked.notes]
+        return [key for key in keys if (root / key).as_posix() in good], [
+            *(f"{fault}; left out" for fault in checked.faults),
+            *checked.notes,
+        ]
 
     def _load(self, paths: list[Path]) -> np.ndarray:
         return np.stack([read_picture(path, self.side, self.fit) for path in paths])
@@ -144,7 +147,7 @@ class MelodyFiles(FileItems):
             try:
                 read_melody(root / key)
             except DataError as fault:
-                notes.append(str(fault))
+                notes.append(f"{fault}; left out")
             else:
                 good.append(key)
             if progress is not None:

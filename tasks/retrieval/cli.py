@@ -131,6 +131,7 @@ def index(
     quiet: Quiet = False,
 ) -> int:
     """Make an index of items, or extend one."""
+    from tasks.experiment.report.numbers import count
     from tasks.retrieval import index_folder
     from tasks.retrieval.build_index import Opened, build
     from tasks.retrieval.progress import Progress
@@ -141,7 +142,7 @@ def index(
         held = index_folder.load(output)
         held.remove(remove)
         index_folder.save(held, output)
-        print(f"{output}: {len(held)} items")
+        print(f"{output}: {count(len(held), 'item')}")
         return DONE
     progress = None if quiet else Progress("items")
     held, notes = build(
@@ -150,8 +151,8 @@ def index(
     )  # fmt: skip
     for note in notes:
         say(note, "retrieval")
-    print(f"{output}: {len(held)} items, backend {held.settings.backend}")
-    return SOME_FAILED if any("left out" in note for note in notes) else DONE
+    print(f"{output}: {count(len(held), 'item')}, backend {held.settings.backend}")
+    return _ended(notes)
 
 
 @app.command()
@@ -192,12 +193,13 @@ def search(
 @app.command()
 def verify(folder: IndexFolder) -> int:
     """Check every file of an index against its manifest."""
+    from tasks.experiment.report.numbers import count
     from tasks.retrieval import index_folder
 
     faults = index_folder.verify(folder)
     for fault in faults:
         say(f"{folder}: {fault}", "retrieval")
-    print(f"{folder}: {'whole' if not faults else f'{len(faults)} faults'}")
+    print(f"{folder}: {'whole' if not faults else count(len(faults), 'fault')}")
     return SOME_FAILED if faults else DONE
 
 
@@ -216,10 +218,16 @@ def explain(
     print(run_explain(run, query, k, arm=arm, seed=seed, gallery=gallery))
 
 
+def _ended(notes: list[str]) -> int:
+    """Some items were not taken, or none was refused."""
+    return SOME_FAILED if any(lost in note for note in notes for lost in ("left out", "stands twice")) else DONE
+
+
 def _index_spaces(
     run: Path, items: str, output: Path, conditions: list[str], arm: str | None, seed: int | None,
     backend: BackendName, precision: PrecisionName, replace: bool, side: SideName, quiet: bool,
 ) -> int:  # fmt: skip
+    from tasks.experiment.report.numbers import count
     from tasks.retrieval.progress import Progress
     from tasks.retrieval.space_index import build_spaces
     from tasks.retrieval.space_unit import TrainedSpaces
@@ -233,8 +241,8 @@ def _index_spaces(
     for note in notes:
         say(note, "retrieval")
     for name, held in found.items():
-        print(f"{output / name}: {len(held)} items, backend {held.settings.backend}")
-    return SOME_FAILED if any("left out" in note for note in notes) else DONE
+        print(f"{output / name}: {count(len(held), 'item')}, backend {held.settings.backend}")
+    return _ended(notes)
 
 
 def main() -> None:

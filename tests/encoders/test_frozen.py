@@ -139,5 +139,5 @@ def test_training_mode_is_given_back(tmp_path: Path):
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path):
     (tmp_path / "file").write_text("")
     side = Side("text", ["a"], lambda rows: ["abc" for _ in rows])
-    with pytest.raises(DataError, match="cannot be kept here .*; give a folder that can be written"):
+    with pytest.raises(DataError, match=r"cannot be kept here .*; give a folder that can be written"):
         features_of(Counted(), side, tmp_path / "file" / "features")

@@ -65,3 +65,12 @@ def test_a_page_says_what_is_right_and_whose_the_items_are(right: bool | None):
     assert "(MIT)" in page
     assert ("not its partner" in page) == (right is False)
     assert image.x.shape[1] == WIDTH
+
+
+def test_a_page_shows_pictures_and_plays_melodies():
+    image, notes = picture(), np.array([[60, 0, 1], [64, 1, 1]], np.float32)
+    tune = Seen("tune.mid", "melody", notes, image.x[:2], image.vector, ["C4", "E4"])
+    page = compose(tune, [Answer(1, image.id, 0.5, {}, image)], "tokens", {}, "retrieval", "a lead").html()
+    assert page.count('<audio controls preload="none" src="data:audio/wav;base64,') == 1
+    assert page.count('<img src="data:image/png;base64,') == 1
+    assert "media-src data:" in page, "the page itself allows the sound and nothing from elsewhere"

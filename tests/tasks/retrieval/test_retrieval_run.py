@@ -128,10 +128,10 @@ def test_items_from_files_come_with_a_line_on_each_that_cannot_be_used(
     save_picture(pictures / "good.png")
     (pictures / "bad.png").write_bytes(b"no picture")
     arguments = ["index", str(run), str(pictures), "-o", str(tmp_path / "idx"), "-q"]
-    retrieval(monkeypatch, *arguments)
+    assert retrieval(monkeypatch, *arguments) == 1, "an item that cannot be used is no success"
     said = capsys.readouterr()
     assert "bad.png: not readable as a picture" in said.err
-    assert "1 items" in said.out
+    assert "1 item, backend exact" in said.out
     save_picture(pictures / "more.png", "blue")
     retrieval(monkeypatch, *arguments)
     said = capsys.readouterr()
