@@ -37,7 +37,7 @@ BENCHES = {
 
 
 class Paper(NamedTuple):
-    """A reproduction: what it is, the module whose `run` makes it, the data set it needs ("" = none), what else it uses."""
+    """A reproduction: what it is, the module whose `run` makes it, the data set it needs ("" = none), what else."""
 
     title: str
     module: str

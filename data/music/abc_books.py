@@ -20,8 +20,8 @@ def music21_songs() -> Path:
     found = importlib.util.find_spec("music21")
     if found is None or found.origin is None:
         raise DataError(
-            "the songs are read from your own music21: pip install 'multimodal-fusion[folk]', or set notes to a folder or "
-            "zip of the ABC files"
+            "the songs are read from your own music21: pip install 'multimodal-fusion[folk]', or set notes to a folder "
+            "or zip of the ABC files"
         )
     return Path(found.origin).parent / "corpus" / "essenFolksong"
 

@@ -11,7 +11,7 @@ import wave
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32, Shaped
 
 from data.errors import DataError
 from data.music.melody import TICKS, Melody
@@ -45,12 +45,31 @@ def synthesise(melody: Melody, tempo: float | None = None, rate: int = RATE) -> 
     length = (melody.end - begin) / second + 0.5
     if length > _LONGEST:
         raise DataError(f"melody {melody.name}: {length:.0f} s of sound, over {_LONGEST}; cut it or raise the tempo")
-    sound = np.zeros(int(length * rate) + 1, np.float32)
-    notes = zip(melody.onset.tolist(), melody.duration.tolist(), melody.pitch.tolist(), strict=True)
-    for onset, duration, pitch in notes:
-        first = int((onset - begin) / second * rate)
-        t = np.arange(int((duration / second + _RELEASE) * rate)) / rate
-        hertz = 440 * 2 ** ((pitch - 69) / 12)
+    return sines((melody.onset - begin) / second, melody.duration / second, melody.pitch, length, rate)
+
+
+def sines(
+    begin: Float[np.ndarray, " n"],
+    length: Float[np.ndarray, " n"],
+    pitch: Shaped[np.ndarray, " n"],
+    seconds: float,
+    rate: int = RATE,
+) -> Float32[np.ndarray, " s"]:
+    """Plucked tones of three partials, samples between -1 and 1; what is beyond the end is not played.
+
+    Args:
+        begin, length: of each note, seconds
+        pitch: of each note, MIDI
+        seconds: of the whole
+        rate: samples a second
+    """
+    sound = np.zeros(int(seconds * rate) + 1, np.float32)
+    for at, lasts, midi in zip(begin.tolist(), length.tolist(), pitch.tolist(), strict=True):
+        first = int(at * rate)
+        if first >= len(sound):
+            continue
+        t = np.arange(int((min(lasts, seconds) + _RELEASE) * rate)) / rate
+        hertz = 440 * 2 ** ((midi - 69) / 12)
         tone = sum(
             part * np.sin(2 * np.pi * hertz * number * t)
             for number, part in enumerate(_PARTIALS, 1)
