@@ -80,7 +80,7 @@ def _arms(at: int, part: str, rows: pd.DataFrame, own: str) -> Figure:
         for row in rows.itertuples()
     ]
     first = rows.iloc[0]
-    things = count(int(first["n"]), part, part if part.endswith("h") else f"{part}s")
+    things = count(int(first["n"]), part, f"{part}es" if part.endswith("h") else f"{part}s")
     return forest(
         f"arms-{at}",
         estimates,
@@ -104,7 +104,7 @@ def _epochs(results: Results) -> Figure:
                 if at == 0:
                     spoken.append(f"{arm}: {decimal(best['valid'])} in epoch {int(best['epoch']) + 1}")
         axes.set_xlabel("Epoch")
-        axes.set_ylabel("Nats on validation pieces (lower is better)")
+        axes.set_ylabel("Nats, validation (lower is better)")
         axes.grid(axis="y")
         axes.legend()
     units = results.epochs.groupby(["arm", "seed"]).ngroups
@@ -150,7 +150,7 @@ def _generated(results: Results) -> Iterator[Part]:
 def _listen(results: Results) -> Iterator[Part]:
     if results.generation is None:
         return
-    yield Prose(["Each song from its skeleton: the folk song itself, then what the model made of its skeleton notes."])
+    yield Prose(["Held-out songs, each beside what the model made of its skeleton notes."])
     yield from shown_figures(results)
 
 
