@@ -14,6 +14,7 @@ from data.errors import DataError
 from data.music.chorales import Chorales
 from tasks.experiment.folder import RunError
 from tasks.experiment.trainer import TrainerOptions
+from tasks.melody.chorale_repeats import continued
 from tasks.melody.chorale_table import ChoraleTable
 from tasks.melody.chorale_tokens import (
     SILENCE,
@@ -102,6 +103,16 @@ def test_pieces_in_batches_are_all_there_once(rng: torch.Generator):
     }
     assert sorted(found) == list(range(5))
     assert all(torch.equal(found[row], piece) for row, piece in enumerate(pieces))
+
+
+def test_a_place_continues_a_repeat_when_its_past_stood_before(rng: torch.Generator):
+    theme, bridge = torch.randint(0, 46, (12, 4), generator=rng), torch.randint(0, 46, (5, 4), generator=rng)
+    piece = torch.cat([theme, bridge, theme, bridge[:1]])
+    found = continued(piece, 4)
+    assert found.tolist() == [False] * 21 + [True] * 9
+    assert not continued(piece, 20).any()
+    held = theme[:1].expand(9, 4)
+    assert continued(held, 3).tolist() == [False] * 4 + [True] * 5
 
 
 @networks

@@ -92,7 +92,7 @@ def test_smaller_networks_differ_in_size_alone():
 def test_length_rows_say_the_floor(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("tasks.reproduce.music_transformer.trained", lambda relative, seed: relative)
     monkeypatch.setattr(
-        "tasks.reproduce.music_transformer.nats",
+        "tasks.reproduce.music_transformer.nats_at",
         lambda relative, length, seed: 0.58 if relative or length == 96 else 1.9,
     )
     relative, waves = length_rows([0, 1])
