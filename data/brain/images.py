@@ -87,6 +87,11 @@ def brain_mask(paths: Sequence[Path]) -> VoxelSpace:
     return VoxelSpace(inside, np.asarray(mask.affine, dtype=float))
 
 
+def without_a_number(image: Any, where: Bool[np.ndarray, "i j k"]) -> int:
+    """How many of some voxels hold nan or infinity in any volume."""
+    return int((~np.isfinite(np.asanyarray(image.dataobj)).all(axis=-1) & where).sum())
+
+
 def check_same_space(image: Any, path: Path, space: VoxelSpace, mask: str) -> None:
     """Mask and image must have one grid, in voxels and in millimetres.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,7 @@ from data.brain.images import (
     open_bold,
     read_mask,
     repetition_time,
+    without_a_number,
 )
 from data.brain.units import Hrf, Run, Samples, Unit, samples_of
 from data.errors import DataError
@@ -164,9 +166,17 @@ class RecordedBrains(BrainSource):
             )
         space = self._mask(subject, recordings)
         skipped: Counter[str] = Counter()
+        known: dict[bytes, str] = {}
         samples: list[Samples] = []
         rows: list[pd.DataFrame] = []
         for run in self._runs(recordings, space, skipped):
+            content = hashlib.sha256(run.series.tobytes()).digest()
+            if content in known:
+                raise DataError(
+                    f"{run.path}: the same volumes as {known[content]}; one of them would be trained on while the "
+                    "other is scored. Remove the copy"
+                )
+            known[content] = run.name
             part = samples_of(run, self.unit, self.lag, self.cleaning, self.hrf, skipped)
             samples.append(part)
             rows.append(part.events.assign(run=run.name))
@@ -219,6 +229,9 @@ class RecordedBrains(BrainSource):
             header = None if self.tr is not None else header_tr(image, recording.bold)
             tr = repetition_time(recording.bold, header, recording.sidecar_tr, self.tr)
             series = masked(image, recording.bold, space.mask, self.cleaning.smooth)
+            if self.mask_file(recording.subject) is None and recording.mask is None:
+                lost = "voxels without a number, which the computed mask leaves out"
+                skipped[lost] = max(skipped[lost], without_a_number(image, ~space.mask))
             if recording.frames is not None:
                 series = series[slice(*recording.frames)]
             ignored = (*self.leave_out, UNLABELLED)

@@ -90,7 +90,18 @@ def runs_cut(split: Split, brains: Brains) -> list[str]:
 
 
 def _with_every_class(split: Split, brains: Brains) -> Split:
-    """Without the subjects whose own training samples lack a class."""
+    """Without the subjects whose own training samples lack a class.
+
+    Raises:
+        DataError: nobody is left, or a class that few subjects were shown would leave out all others
+    """
+    shown = brains.table.groupby("label")["subject"].unique()
+    for label, who in shown.items():
+        if 2 * len(who) < len(brains.subjects):
+            raise DataError(
+                f"class {label} is shown to {', '.join(sorted(who))} alone, {len(who)} of {len(brains.subjects)} "
+                f"subjects; correct the label there, or leave it out (leave_out: [{label}])"
+            )
     train, test = brains.table.loc[split.train], brains.table.loc[split.test]
     lacking: dict[str, list[str]] = {}
     for subject in dict.fromkeys(test["subject"]):

@@ -113,6 +113,8 @@ def _blocks(run: Run, cleaned: Cleaned, inside: np.ndarray, lag: float, skipped:
     inside = inside[full]
     past = (events["onset"] + events["duration"] + lag > run.start + run.tr * len(run.series) + 1e-3).sum()
     skipped["events cut short by the end of the scan, kept"] += int(past)
+    shared = inside[:, inside.sum(axis=0) > 1].any(axis=1)
+    skipped["events that share a volume with another (unit: trials tells them apart), kept"] += int(shared.sum())
     weight = (inside / np.maximum(inside.sum(axis=1, keepdims=True), 1)).astype(np.float32)
     return Samples(weight @ cleaned.series, events, cleaned.usable)
 

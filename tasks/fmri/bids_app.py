@@ -48,10 +48,12 @@ def run_bids_app(
         exit code: 1 when some participants failed, 2 when none could be decoded
 
     Raises:
-        RunError: not a folder, or no participant in it
+        RunError: not a folder, no participant in it, or OUT is a data set that was not made here
     """
     if not bids.is_dir():
         raise RunError(f"{bids}: no such folder; give a BIDS dataset")
+    if out.resolve() == bids.resolve():
+        raise RunError(f"{out}: results would go among the raw data; give an output folder of its own")
     chosen = [label.removeprefix("sub-") for label in labels] or _present(bids)
     if repeated := sorted({label for label in chosen if chosen.count(label) > 1}):
         raise RunError(f"--participant-label {repeated[0]} is given more than once; name each participant once")

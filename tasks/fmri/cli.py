@@ -67,10 +67,13 @@ def evaluate(
 ) -> None:
     """Measure the finished units of a run again, with intervals, and rewrite its tables, derivatives and report."""
     from tasks.fmri.evaluation import evaluate_run
+    from tasks.fmri.experiment import experiment_of_run
+    from tasks.fmri.outputs import write_outputs
     from tasks.fmri.report import write
 
     results = evaluate_run(run, draws)
     assert results.summary is not None
+    write_outputs(results, experiment_of_run(run), run / "derivatives")
     page = write(run)
     rows = results.summary.to_dict("records")
     if json:
@@ -179,24 +182,30 @@ def bids_arguments(arguments: list[str]) -> list[str]:
         arguments: without the program's name
     """
     levels = ("participant", "group")
-    if len(arguments) < 3 or arguments[0].startswith("-") or not any(word in levels for word in arguments[1:]):
+    if (
+        len(arguments) < 3
+        or arguments[0].startswith("-")
+        or not (any(word in levels for word in arguments[1:]) or Path(arguments[0]).is_dir())
+    ):
         return arguments
     if arguments[0] in {
         command.name or command.callback.__name__ for command in app.registered_commands if command.callback
     }:
         return arguments
     spread: list[str] = ["bids-app"]
-    of_label = False
-    for word in arguments:
+    of_label, nobody = False, False
+    for word, after in zip(arguments, [*arguments[1:], "-"], strict=True):
         if word.startswith("-"):
             of_label = word in ("--participant-label", "--participant_label")
+            nobody |= of_label and after.startswith("-")
             if not of_label:
                 spread.append(word)
         elif of_label:
             spread += ["--participant-label", word.removeprefix("sub-")]
         else:
             spread.append(word)
-    return spread
+    # Without a label it is not everybody who is meant: the option stands bare at the end and is refused.
+    return [*spread, *(["--participant-label"] if nobody else [])]
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def units(experiment: FmriExperiment, config: dict[str, Any], run: Path) -> list
     if asked.lags is not None and not recorded:
         raise ConfigError(f"controls.lags: {type(experiment.brains).__name__} has no lag to sweep; set it to null")
     brains = experiment.brains.load()
-    whole_runs = all(len(brain.runs) > 1 for brain in brains.subjects.values())
+    whole_runs = any(len(brain.runs) > 1 for brain in brains.subjects.values())
     conditions, featured = len(brains.candidates) >= FEWEST_CONDITIONS, bool(experiment.features)
     arm = experiment.control_arm
     ridge = isinstance(experiment.decoders[arm], Ridge) and arm not in experiment.left_out()
@@ -94,6 +95,8 @@ def leaked(folder: Path, config: dict[str, Any]) -> None:
     parts = []
     for unit, of in kinds.items():
         brains = of.load()
+        some = [i for brain in brains.subjects.values() if len(brain.runs) > 1 for i in brain.table.index]
+        brains = replace(brains.only(some), account=[])  # nobody of one run, whom whole runs cannot score
         rarest = int(brains.table.groupby(["subject", "label"]).size().min())
         table = leakage(brains, copy.deepcopy(decoder), folds=max(2, min(MOST_FOLDS, rarest)))
         parts.append(table.assign(unit=unit, arm=arm))

@@ -108,7 +108,7 @@ class DeepDecoder(Decoder):
         self._prepare(brains, rows, target_set)
         torch.manual_seed(seed)
         self._build({subject: x.shape[1] for subject, (x, _) in rows.items() if subject not in new})
-        name = fingerprint([self._settings(), list(train), seed, brains.name])
+        name = fingerprint([self._settings(), list(train), seed, brains.name, self._learnt_from()])
         if folder is not None and self._loaded(folder / WEIGHTS, name, {s: rows[s][0].shape[1] for s in new}):
             return self
         with tempfile.TemporaryDirectory() as temporary:
@@ -270,6 +270,13 @@ class DeepDecoder(Decoder):
         """Of everything that is to be reached."""
         parts = (self.target_set.tokens, self.target_set.texts, self.target_set.latents)
         return hashlib.sha256(b"".join(b"-" if part is None else part.tobytes() for part in parts)).hexdigest()
+
+    def _learnt_from(self) -> str:
+        """Of voxels and labels: files that changed under the same names are no reason to keep a fit."""
+        seen = hashlib.sha256()
+        for subject, x in self.voxels.items():
+            seen.update(subject.encode() + x.numpy().tobytes() + self.which[subject].numpy().tobytes())
+        return seen.hexdigest()
 
     def _parts(self) -> dict[str, Any]:
         named = {"model": self.model, "prior": self.prior, "low_level": self.low_level}

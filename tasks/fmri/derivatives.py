@@ -16,7 +16,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from data.brain.brain import Brains, VoxelSpace
-from tasks.experiment.folder import write_whole
+from tasks.experiment.folder import RunError, write_whole
 
 BIDS_VERSION = "1.10.0"
 PACKAGE = "multimodal-fusion"
@@ -63,7 +63,15 @@ def describe(out: Path, name: str, source: str | None = None) -> Path:
         out: the derivatives dataset
         name: its name
         source: where the raw data came from, a path or address
+
+    Raises:
+        RunError: the folder is a data set that something else made, such as the raw data or fMRIPrep's derivatives
     """
+    path = out / "dataset_description.json"
+    if path.is_file() and PACKAGE not in path.read_text(errors="replace"):
+        raise RunError(
+            f"{path}: this data set was not made here and is left as it is; give an output folder of its own"
+        )
     content: dict[str, Any] = {
         "Name": name,
         "BIDSVersion": BIDS_VERSION,
@@ -73,7 +81,6 @@ def describe(out: Path, name: str, source: str | None = None) -> Path:
     if source is not None:
         content["SourceDatasets"] = [{"URL": source}]
     out.mkdir(parents=True, exist_ok=True)
-    path = out / "dataset_description.json"
     write_whole(path, json.dumps(content, indent=2))
     return path
 

@@ -149,29 +149,50 @@ def _null(own: pd.DataFrame, candidates: list[str], permutations: int) -> dict[s
 def _retrieval_rows(results: Results, arm: str, own: pd.DataFrame, draws: int) -> Iterator[dict[str, Any]]:
     """Retrieval in both directions where each candidate of a gallery was tested once; a run is the smallest."""
     found = []
-    for _, fold in own.groupby(["seed", "fold"], sort=True):
+    for (_, number), fold in own.groupby(["seed", "fold"], sort=True):
         repeated = fold.duplicated(["subject", "truth"]).any()
-        for _, part in fold.groupby(["subject", "run"]) if repeated else [("", fold)]:
+        for of, part in fold.groupby(["subject", "run"]) if repeated else [("", fold)]:
             try:
                 table = part.set_index("sample")
-                found.append(retrieval(read_scores(part, results.candidates), table, "truth"))
+                square = retrieval(read_scores(part, results.candidates), table, "truth")
             except DataError:
                 # A candidate was tested more than once even within a run: there is no square matrix to retrieve from.
                 return
+            found.append(square.assign(gallery=f"{number}/{'/'.join(of)}"))
     every = pd.concat(found)
-    every = every[every["n"] > 1]
-    for (direction, k), rows in every.groupby(["direction", "k"], sort=False):
-        weight = rows["n"].to_numpy(dtype=float)
-        if (rows["chance"] >= 1).all():
-            continue
-        counts = resample(len(rows), draws)
-        value = percentile_interval((counts @ (weight * rows["value"].to_numpy())) / (counts @ weight))
-        yield {
-            "arm": arm, "subject": ALL, "metric": f"{direction}_top{k}", "value": value.value, "low": value.low,
-            "high": value.high, "chance": float(np.average(rows["chance"], weights=weight)), "n": int(weight.sum()),
-            "units": len(rows), "note": f"over {len(rows)} galleries of {weight.mean():.3g} candidates",
-            "null_p95": np.nan, "cuts_runs": bool(own["cuts_runs"].astype(bool).any()),
-        }  # fmt: skip
+    keys = ["direction", "k", "subject", "gallery"]
+    # Another seed is another decoder on the same gallery: it adds nothing that an interval could draw.
+    every = every[every["n"] > 1].groupby(keys, sort=False)[["value", "chance", "n"]].mean().reset_index()
+    people = sorted(every["subject"].unique(), key=natural)
+    for subject in [ALL, *people] if len(people) > 1 else [ALL]:
+        some = every if subject == ALL else every[every["subject"] == subject]
+        for (direction, k), rows in some.groupby(["direction", "k"], sort=False):
+            if (rows["chance"] >= 1).all():
+                continue
+            yield {
+                "arm": arm, "subject": subject, "metric": f"{direction}_top{k}", **_over_galleries(rows, draws),
+                "null_p95": np.nan, "cuts_runs": bool(own["cuts_runs"].astype(bool).any()),
+            }  # fmt: skip
+
+
+def _over_galleries(rows: pd.DataFrame, draws: int) -> dict[str, Any]:
+    """Mean over galleries, larger ones counting for more; an interval over subjects where there are many, else over
+    galleries, and none over one, which resampling only gives back."""
+    weight, value = rows["n"].to_numpy(dtype=float), rows["value"].to_numpy(dtype=float)
+    by_subject = rows["subject"].nunique() >= MANY_SUBJECTS
+    of, names = pd.factorize(rows["subject"] if by_subject else rows["subject"] + "/" + rows["gallery"])
+    sums, sizes = np.bincount(of, weight * value), np.bincount(of, weight)
+    low = high = np.nan
+    if len(names) > 1:
+        counts = resample(len(names), draws)
+        drawn = percentile_interval((counts @ sums) / (counts @ sizes))
+        low, high = drawn.low, drawn.high
+    galleries = f"{len(rows)} galler{'y' if len(rows) == 1 else 'ies'} of {weight.mean():.3g} candidates"
+    return {
+        "value": float(sums.sum() / sizes.sum()), "low": low, "high": high,
+        "chance": float(np.average(rows["chance"], weights=weight)), "n": int(weight.sum()), "units": len(names),
+        "note": f"over {len(names)} subjects, {galleries}" if by_subject else f"over {galleries}",
+    }  # fmt: skip
 
 
 def _class_rows(arm: str, judged: pd.DataFrame, candidates: int, unit: str, draws: int) -> Iterator[dict[str, Any]]:

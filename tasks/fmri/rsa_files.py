@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from data.brain.dissimilarity import Dissimilarities, read_rdms
 from data.errors import DataError
+from tasks.experiment.console import say
 from tasks.fmri.rsa import between_people, category_model, compare_rdms, identification, noise_ceiling, rdm
 
 
@@ -80,12 +81,16 @@ def _models(path: Path, conditions: int) -> dict[str, Float[np.ndarray, "n n"]]:
         if pd.api.types.is_numeric_dtype(column):
             if (column.diff().dropna() == 1).all():
                 # It numbers the rows; rows in the order of their kinds would make it look like a model.
+                say(f"{path}: column {name} numbers the rows and is left out", "fmri")
                 continue
             model = rdm(column.to_numpy(dtype=float)[:, None], "euclidean")
         else:
             model = category_model([str(value) for value in column])
         off = model[np.triu_indices(conditions, 1)]
         if np.ptp(off) > 0:
-            # A column that sets all conditions equally far apart, such as their names, is no model.
             found[str(name)] = model
+        else:
+            say(f"{path}: column {name} sets all conditions equally far apart, so it is no model; left out", "fmri")
+    if not found:
+        raise DataError(f"{path}: no column is a model of the conditions; give categories, or numbers such as a rating")
     return found

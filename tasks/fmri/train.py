@@ -42,10 +42,12 @@ class Fmri(Task):
             if not Path(network).is_dir():
                 raise ConfigError(f"controls.networks.{name}: {network} is no folder; give a local vision model")
         brains = experiment.brains.load()
+        # The split notes in the account whom it cannot use, so it comes first.
+        folds = len(experiment.split.splits(brains))
         return Plan(
-            account="\n".join(brains.account),
+            account="\n".join(dict.fromkeys(brains.account)),
             data=brains.name,
-            folds=len(experiment.split.splits(brains)),
+            folds=folds,
             arms=list(experiment.decoders),
             seedless=experiment.baselines.keys(),
             absent=experiment.left_out(),

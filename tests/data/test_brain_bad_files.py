@@ -51,6 +51,18 @@ def test_two_good_runs_give_their_block_means(folder: Path):
     assert loaded.account == ["subject 01: 8 blocks of 2 classes in 2 runs, 24 voxels, lag 4 s"]
 
 
+def test_a_copy_of_a_run_under_another_name_is_refused(folder: Path):
+    write_image(folder / "r2.nii", series(1))
+    with pytest.raises(DataError, match=r"r2\.nii: the same volumes as run-1; one of them would be trained on"):
+        brains(folder)
+
+
+def test_events_that_share_a_volume_are_counted(folder: Path):
+    for run in (1, 2):
+        write_events(folder / f"r{run}.tsv", events_table(block=30.0))
+    assert any("events that share a volume with another" in line for line in brains(folder).account)
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1000])
 
@@ -353,3 +365,14 @@ def test_confounds_that_do_not_fit_are_refused(folder: Path):
 def test_choices_that_do_not_exist_are_refused(options: dict, said: str):
     with pytest.raises(ValueError, match=said):
         NiftiBrains(["x.nii"], 0.0, events=["a"], **options)
+
+
+def test_voxels_without_a_number_are_counted_where_the_mask_is_computed(tmp_path: Path):
+    values = np.random.default_rng(0).normal(1, 0.1, size=(12, 12, 10, FRAMES))
+    values[2:10, 2:10, 2:8] += 1000
+    values[5, 5, 5, 3] = np.nan
+    for run in (1, 2):
+        write_image(tmp_path / f"r{run}.nii", values + run)
+        write_events(tmp_path / f"r{run}.tsv")
+    loaded = brains(tmp_path, mask=None)
+    assert "subject 01: 1 voxels without a number, which the computed mask leaves out" in loaded.account

@@ -186,6 +186,13 @@ def test_a_class_without_training_samples_is_named_with_its_fold():
     ]
 
 
+def test_a_class_that_few_subjects_were_shown_is_named_with_them():
+    brains = lacking({"01": False, "02": False, "03": False})
+    brains.subjects["02"].table["label"] = brains.subjects["02"].table["label"].where(lambda x: x != "a", "A")
+    with pytest.raises(DataError, match=r"class A is shown to 02 alone, 1 of 3 subjects; correct the label there"):
+        LeaveRunsOut().splits(brains)
+
+
 def test_overlap_repetition_and_empty_sides_are_refused():
     with pytest.raises(DataError, match=r"1 samples are in train and in test \(01/r/1\)"):
         Split("f", ["01/r/0", "01/r/1"], ["01/r/1"])

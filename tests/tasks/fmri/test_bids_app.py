@@ -95,7 +95,10 @@ def test_new_images_are_decoded_volume_by_volume(
     [
         (["BIDS", "OUT", "participant"], "--lag: say how many seconds after a labelled onset the response is decoded"),
         (["gone", "OUT", "participant", "--lag", "5"], "gone: no such folder; give a BIDS dataset"),
-        (["OUT", "OUT", "participant", "--lag", "5"], "no sub-01, sub-02, ... here"),
+        (["EMPTY", "OUT", "participant", "--lag", "5"], "no sub-01, sub-02, ... here"),
+        (["BIDS", "BIDS", "participant", "--lag", "5"], "results would go among the raw data; give an output folder"),
+        (["BIDS", "OTHER", "participant", "--lag", "5"], "this data set was not made here and is left as it is"),
+        (["BIDS", "OUT", "--participant-label", "01", "--lag", "5"], "Missing argument"),
         (["BIDS", "OUT", "participant", "--lag", "5", "--participant-label", "09"], "sub-09: objects: no subject 09"),
         (["BIDS", "OUT", "participant", "--lag", "5", "--participant-label", "01", "01"], "is given more than once"),
     ],
@@ -108,7 +111,11 @@ def test_bad_calls_are_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ):
-    given = [{"BIDS": str(dataset), "OUT": str(tmp_path)}.get(word, word) for word in arguments]
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "dataset_description.json").write_text('{"Name": "fMRIPrep", "BIDSVersion": "1.8.0"}')
+    places = {"BIDS": dataset, "OUT": tmp_path, "EMPTY": tmp_path / "empty", "OTHER": tmp_path / "other"}
+    given = [str(places.get(word, word)) for word in arguments]
     assert fmri(monkeypatch, *given) == 2
     assert message in capsys.readouterr().err
 

@@ -52,6 +52,9 @@ def test_what_does_not_fit_is_one_line(rdms: Path, monkeypatch: pytest.MonkeyPat
     cases = {
         "3 rows for 12 conditions; give one each": lambda: table.write_text("kind\na\nb\nc\n"),
         "column kind has an empty cell": lambda: table.write_text("kind,x\n" + "a,1\n" * 11 + ",2\n"),
+        "no column is a model of the conditions": lambda: table.write_text(
+            "index,name\n" + "".join(f"{row},{row}x\n" for row in range(12))
+        ),
         "no such table": lambda: table.unlink(),
     }
     for said, spoil in cases.items():
