@@ -33,7 +33,7 @@ SMALL = {
 }
 
 
-def written(folder: Path) -> Path:
+def written(folder: Path) -> str:
     tree = {
         "extends": "_base/melody.yaml",
         "name": "toy",
@@ -44,7 +44,7 @@ def written(folder: Path) -> Path:
     }
     path = folder / "toy.yaml"
     path.write_text(yaml.safe_dump(tree))
-    return path
+    return str(path)
 
 
 @pytest.fixture(scope="module")

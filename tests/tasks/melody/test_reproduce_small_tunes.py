@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -11,13 +10,22 @@ import pytest
 from data.errors import DataError
 from data.music.essen import EssenSongs
 from tasks.catalogue import PAPERS
-from tasks.melody.judged import Judged
+from tasks.melody.judged import Judged, with_judged
+from tasks.melody.results import Results
 from tasks.reproduce import small_tunes
 
 JUDGED, PART = Judged(genre="xiaodiao"), "decorative pitch"
 
 
-def run_of(own: float, none: float, shuffled: float) -> SimpleNamespace:
+def results_of(**tables: pd.DataFrame) -> Results:
+    """A finished run with these tables."""
+    none: dict = dict.fromkeys(("measured", "epochs", "binding"), pd.DataFrame())
+    none |= dict.fromkeys(("summary", "comparisons", "generation"))
+    config = {"name": "small_tunes_reproduced"}
+    return Results(Path("run"), config, {}, "", {}, [], [], [], **(none | tables))
+
+
+def run_of(own: float, none: float, shuffled: float) -> Results:
     """What three trainings of three arms would leave."""
     arms = {"small_tunes_reproduced": own, "no skeleton": none, "shuffled skeletons": shuffled}
     rows = [
@@ -28,14 +36,12 @@ def run_of(own: float, none: float, shuffled: float) -> SimpleNamespace:
         {"arm": arm, "split": "test", "part": PART, "low": nats - 0.02, "high": nats + 0.02}
         for arm, nats in arms.items()
     ]
-    return SimpleNamespace(
-        own="small_tunes_reproduced", measured=pd.DataFrame(rows), summary=pd.DataFrame(summary), generation=None
-    )
+    return results_of(measured=pd.DataFrame(rows), summary=pd.DataFrame(summary))
 
 
 @pytest.mark.parametrize(("own", "shuffled", "held"), [(1.40, 1.51, [True, True]), (1.45, 1.45, [False, False])])
 def test_a_gain_and_no_gain_are_told_apart(own: float, shuffled: float, held: list[bool]):
-    rows = list(small_tunes._worth_of_a_skeleton(run_of(own, 1.50, shuffled)))  # type: ignore[arg-type]
+    rows = list(small_tunes._worth_of_a_skeleton(run_of(own, 1.50, shuffled)))
     assert [row["ok"] for row in rows] == held
     assert rows[0]["ours"] == pytest.approx(1.50 - own)
     assert "20 notes" in rows[0]["note"]
@@ -44,21 +50,18 @@ def test_a_gain_and_no_gain_are_told_apart(own: float, shuffled: float, held: li
 def test_generated_songs_are_held_to_the_way_from_the_table_to_real_songs():
     values = {"OA(PCH)": 0.9, "OA(IOI)": 0.8, "SE": 0.015, "copied": 9.0}
     rows = [
-        {"arm": arm, "metric": name, "value": value, "low": value, "high": value, "songs": 9, "seeds": 1, "real": 9}
-        for arm in ("small_tunes_reproduced", "Markov table")
-        for name, value in values.items()
-    ]
-    results = SimpleNamespace(own="small_tunes_reproduced", generation=pd.DataFrame(rows))
-    made = list(small_tunes._generated(results))  # type: ignore[arg-type]
+        {"arm": arm, "metric": metric, "value": value, "low": value, "high": value, "songs": 9, "seeds": 1, "real": 9}
+        for arm in ("small_tunes_reproduced", "Markov table") for metric, value in values.items()
+    ]  # fmt: skip
+    made = list(small_tunes._generated(results_of(generation=pd.DataFrame(rows))))
     assert [row["ok"] for row in made] == [True, False, True, True]
     assert made[0]["published"] == pytest.approx((0.760 + 0.965) / 2)
 
 
-def test_promises_and_real_songs_on_the_data_itself(shared_data: Path):
-    from tasks.melody.judged import with_judged
-
+def test_promises_and_real_songs_on_the_data_itself(shared_data: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(small_tunes, "AT_ONCE", 20)
     book = with_judged(EssenSongs(notes=str(shared_data / "music" / "essen_han.json.xz")).load(), JUDGED)
-    (row,) = small_tunes._promises_of_random_weights(book, JUDGED, 100)
+    (row,) = small_tunes._promises_of_random_weights(book, JUDGED, 20)
     assert row["ok"]
     assert row["ours"] == 1
     assert all(row["ok"] for row in small_tunes._real_beside_real(book, JUDGED))
