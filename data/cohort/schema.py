@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal
@@ -42,7 +42,7 @@ class TableSchema:
     age: str | None = "age"
     is_female: str | None = "is_female"
     site: str | None = "site"
-    suffixes: tuple[str, ...] = ("_mut", "_cnv", "_rnaseq")
+    suffixes: Sequence[str] = ("_mut", "_cnv", "_rnaseq")
     zero_times: Literal["refuse", "drop"] = "refuse"
 
     def __post_init__(self) -> None:

@@ -96,7 +96,7 @@ class TableCohort(CohortSource):
         elif chosen:
             genes = one_row_per_patient(rows[chosen], rows[schema.id], str(path))
             genes = checked_genes(genes.loc[genes.index.isin(patients.index)], patients, str(path), account)
-        groups = {} if genes is None else self._groups(list(genes.columns), schema.suffixes, str(path), account)
+        groups = {} if genes is None else self._groups(list(genes.columns), tuple(schema.suffixes), str(path), account)
         bags = None
         if self.slides is not None:
             if schema.slide is None:

@@ -35,6 +35,8 @@ def read_gene_table(
     chosen = choose_features(columns, listed, suffixes, {sample}, str(path), account)
     values = read_table(path, [sample], dict.fromkeys(chosen, np.float32)).set_index(sample)
     values.index = pd.Index(values.index.astype(str), name="case_id")
+    if not len(values):
+        raise DataError(f"{path}: a header and no sample; export the table again")
     known = values.loc[values.index.isin(patients.index), chosen]
     if not len(known):
         raise DataError(

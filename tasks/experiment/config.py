@@ -128,7 +128,7 @@ def _read(file: Path, seen: tuple[Path, ...]) -> Tree:
     return merge(tree, content)
 
 
-def _refuse_endless(content: Tree, file: Path) -> None:
+def _refuse_endless(content: dict[Any, Any], file: Path) -> None:
     """References of YAML can name one another in a circle or a billion times over; names must be text."""
     waiting: list[Any] = [content]
     for _ in range(MOST_ENTRIES):

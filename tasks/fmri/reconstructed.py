@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from data.array_files import read_npz
 from tasks.experiment.folder import write_whole
 from tasks.experiment.state import arm_units
 from tasks.fmri.baselines import correlations
@@ -55,10 +56,10 @@ def read_reconstructed(run: Path, arm: str) -> list[Kept]:
     for unit in arm_units(run):
         if unit.parent.name != arm or not (unit / "done.json").is_file() or not (unit / FILE).is_file():
             continue
-        with np.load(unit / FILE) as stored:
-            kinds = sorted({key.partition("/")[0] for key in stored.files if key != "ids"})
-            parts = {kind: Reconstruction(stored[f"{kind}/made"], stored[f"{kind}/shown"]) for kind in kinds}
-            found.append(Kept([str(i) for i in stored["ids"]], parts))
+        stored = read_npz(unit / FILE)
+        kinds = sorted({key.partition("/")[0] for key in stored if key != "ids"})
+        parts = {kind: Reconstruction(stored[f"{kind}/made"], stored[f"{kind}/shown"]) for kind in kinds}
+        found.append(Kept([str(i) for i in stored["ids"]], parts))
     return found
 
 

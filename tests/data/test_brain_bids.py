@@ -197,7 +197,7 @@ def test_nearer_files_win_and_wider_ones_apply(tmp_path: Path):
     """TR in a sidecar at the top, a session's own events, and a task-wide events file for the other session."""
     for session in ("1", "2"):
         func = tmp_path / "sub-x" / f"ses-{session}" / "func"
-        write_image(func / f"sub-x_ses-{session}_task-t_bold.nii.gz", series(), tr=None)
+        write_image(func / f"sub-x_ses-{session}_task-t_bold.nii.gz", series(int(session)), tr=None)
     write_mask(tmp_path / "mask.nii")
     (tmp_path / "bold.json").write_text(json.dumps({"RepetitionTime": 9.0}))
     (tmp_path / "task-t_bold.json").write_text(json.dumps({"RepetitionTime": TR}))

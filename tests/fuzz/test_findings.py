@@ -115,9 +115,9 @@ FINDINGS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a condition without a name": (openfmri, "line 1 names no condition"),
     "a tune without a number": (lambda _: tunes("X:one\nK:C\nC\n"), "'?one'? is no number of a tune"),
-    "a unit length that is none": (lambda _: tunes("X:1\nL:8\nK:C\nC\n")[1].notes(), "'8' is no length"),
-    "a note through nothing": (lambda _: tunes("X:1\nK:C\nC/0\n")[1].notes(), "is no length"),
-    "a note below hearing": (lambda _: tunes("X:1\nK:C\nC,,,,,,,,,\n")[1].notes(), "expected 0 to 127"),
+    "a unit length that is none": (lambda _: tunes("X:1\nL:x\nK:C\nC\n")[1].notes(), "L:x is no length"),
+    "a note through nothing": (lambda _: tunes("X:1\nK:C\nC/0\n")[1].notes(), "has no length"),
+    "a note below hearing": (lambda _: tunes("X:1\nK:C\nC,,,,,,,,,\n")[1].notes(), "lies beyond MIDI's 0 to 127"),
     "a note for ever": (lambda _: tunes("X:1\nK:C\nC999999\n")[1].notes(), "is no note"),
     "a vocabulary that doubles and doubles": (
         lambda _: Tokenizer.restored({"merges": [[98, 98], *([256 + k, 256 + k] for k in range(1, 40))]}),

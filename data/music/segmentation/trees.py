@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from data.array_files import read_npz
 from data.errors import DataError
 
 
@@ -108,7 +109,6 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         DataError: it is none
     """
     try:
-        with np.load(path, allow_pickle=False) as kept:
-            return {name: kept[name] for name in kept.files}
-    except Exception as problem:
+        return read_npz(path)
+    except DataError as problem:
         raise DataError(f"{path}: no trained segmenter ({problem}); train it again") from None

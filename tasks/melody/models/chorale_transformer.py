@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from tasks.experiment.folder import RunError, write_whole
+from tasks.experiment.saved import Damaged, read_saved
 from tasks.experiment.trainer import TrainerOptions
 from tasks.melody.batches import LengthBatches
 from tasks.melody.chorale_tokens import ChoraleBatch, Piece, batch_of, in_batches, pieces_of, shifted
@@ -77,7 +78,9 @@ class ChoraleTransformer(MelodyModel):
             raise RunError(f"{folder}: no {WEIGHTS}; this unit is not finished, train it with --resume")
         network = self.build()
         try:
-            network.load_state_dict(torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True))
+            network.load_state_dict(read_saved(folder / WEIGHTS))
+        except Damaged as error:
+            raise RunError(f"{folder / WEIGHTS}: cannot be loaded ({error}); train the run again") from None
         except RuntimeError as error:
             said = str(error).splitlines()[-1].strip()
             raise RunError(f"{folder}: weights do not fit this version ({said}); train the run again") from None

@@ -22,6 +22,7 @@ from data.music.book import SongBook
 from data.music.melody import Melody
 from data.music.skeleton import skeleton
 from tasks.experiment.folder import RunError, write_whole
+from tasks.experiment.saved import Damaged, read_saved
 from tasks.experiment.trainer import TrainerOptions
 from tasks.melody.batches import LengthBatches
 from tasks.melody.compose import compose
@@ -105,7 +106,10 @@ class SmallTunes(Composer):
         if not (folder / WEIGHTS).is_file() or not (folder / VOCABULARY).is_file():
             raise RunError(f"{folder}: no {WEIGHTS}; this unit is not finished, train it with --resume")
         vocabulary = Vocabulary.parse(json.loads((folder / VOCABULARY).read_text()))
-        kept = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
+        try:
+            kept = read_saved(folder / WEIGHTS)
+        except Damaged as error:
+            raise RunError(f"{folder / WEIGHTS}: cannot be loaded ({error}); train the run again") from None
         if kept["vocabulary"] != vocabulary.hash:
             raise RunError(
                 f"{folder}: the weights are for vocabulary {kept['vocabulary']}, {VOCABULARY} is {vocabulary.hash}; "

@@ -143,5 +143,5 @@ def test_a_trained_segmenter_is_kept_and_used(tmp_path: Path):
 def test_without_data_the_learned_method_says_where_to_get_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FUSION_DATA", str(tmp_path))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(DataError, match="pip install --no-deps music21"):
+    with pytest.raises(DataError, match=r"multimodal-fusion\[folk\]"):
         segmenter_of("learned")
