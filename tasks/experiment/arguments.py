@@ -1,4 +1,4 @@
-"""The command-line arguments that every task's `train` shares, with one wording."""
+"""The command-line arguments that tasks share, with one wording, and the command that takes them all: `train`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from tasks.experiment.console import numbers, speak_up
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. trainer.max_epochs=5")]
 Configs = Annotated[list[str] | None, typer.Option("--config", "-c", help="YAML file or shipped name; repeatable")]
@@ -19,3 +21,37 @@ Fast = Annotated[bool, typer.Option("--fast", help="first fold, two epochs: does
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="only results and errors")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 Run = Annotated[Path, typer.Argument(help="run folder, runs/TASK/NAME")]
+
+
+def add_train(app: typer.Typer, task: str, example: str, words: str) -> None:
+    """Give a task's command its `train`.
+
+    Args:
+        app: of the task
+        task: its name; its module is imported when the command runs
+        example: a shipped config, for who gives none
+        words: what the help says
+    """
+
+    def train(
+        overrides: Overrides = None,
+        config: Configs = None,
+        folds: Folds = "all",
+        seeds: Seeds = "1",
+        jobs: Jobs = 1,
+        engine: Engine = None,
+        resume: Resume = False,
+        print_config: PrintConfig = False,
+        fast: Fast = False,
+        quiet: Quiet = False,
+    ) -> int:
+        if not config:
+            raise typer.BadParameter(f"give at least one config: -c {example}", param_hint="-c")
+        chosen, seeded = numbers(folds, "--folds"), numbers(seeds, "--seeds") or [1]
+        speak_up(quiet)
+        from tasks.experiment.task import task_named
+
+        found = task_named(task)
+        return found.train(config, overrides or [], chosen, seeded, jobs, engine, resume, print_config, fast)
+
+    app.command(help=words)(train)

@@ -8,21 +8,8 @@ from typing import Annotated
 
 import typer
 
-from tasks.experiment.arguments import (
-    Configs,
-    Engine,
-    Fast,
-    Folds,
-    Jobs,
-    Json,
-    Overrides,
-    PrintConfig,
-    Quiet,
-    Resume,
-    Run,
-    Seeds,
-)
-from tasks.experiment.console import DONE, numbers, print_json, print_table, run_command, speak_up
+from tasks.experiment.arguments import Json, Run, add_train
+from tasks.experiment.console import DONE, print_json, print_table, run_command
 from tasks.melody import song_commands
 
 app = typer.Typer(
@@ -49,27 +36,12 @@ KeyText = Annotated[str | None, typer.Option("--key", help="tonic and mode, D:zh
 MetreText = Annotated[str | None, typer.Option("--metre", help="such as 2/4; default: the file's")]
 
 
-@app.command()
-def train(
-    overrides: Overrides = None,
-    config: Configs = None,
-    folds: Folds = "all",
-    seeds: Seeds = "1",
-    jobs: Jobs = 1,
-    engine: Engine = None,
-    resume: Resume = False,
-    print_config: PrintConfig = False,
-    fast: Fast = False,
-    quiet: Quiet = False,
-) -> int:
-    """Train, measure, generate and report a model beside others and a Markov table on the same pieces."""
-    if not config:
-        raise typer.BadParameter("give at least one config: -c melody/small_tunes", param_hint="-c")
-    chosen, seeded = numbers(folds, "--folds"), numbers(seeds, "--seeds") or [1]
-    speak_up(quiet)
-    from tasks.melody.train import TASK
-
-    return TASK.train(config, overrides or [], chosen, seeded, jobs, engine, resume, print_config, fast)
+add_train(
+    app,
+    "melody",
+    "melody/small_tunes",
+    "Train, measure, generate and report a model beside others and a Markov table on the same pieces.",
+)
 
 
 @app.command()

@@ -8,21 +8,8 @@ from typing import Annotated
 
 import typer
 
-from tasks.experiment.arguments import (
-    Configs,
-    Engine,
-    Fast,
-    Folds,
-    Jobs,
-    Json,
-    Overrides,
-    PrintConfig,
-    Quiet,
-    Resume,
-    Run,
-    Seeds,
-)
-from tasks.experiment.console import DONE, SOME_FAILED, numbers, print_json, print_table, run_command, say, speak_up
+from tasks.experiment.arguments import Json, Quiet, Run, add_train
+from tasks.experiment.console import DONE, SOME_FAILED, print_json, print_table, run_command, say
 
 app = typer.Typer(
     help="Retrieval of any modality by any other, token by token, beside the pooled vectors a sceptic would try.",
@@ -62,27 +49,12 @@ Seed = Annotated[int | None, typer.Option(help="which training; default: the fir
 Memory = Annotated[float, typer.Option(min=1, help="MB that an exact search may allocate")]
 
 
-@app.command()
-def train(
-    overrides: Overrides = None,
-    config: Configs = None,
-    folds: Folds = "all",
-    seeds: Seeds = "1",
-    jobs: Jobs = 1,
-    engine: Engine = None,
-    resume: Resume = False,
-    print_config: PrintConfig = False,
-    fast: Fast = False,
-    quiet: Quiet = False,
-) -> int:
-    """Train, rank and report an objective beside others on the same towers and pairs."""
-    if not config:
-        raise typer.BadParameter("give at least one config: -c retrieval/emoji", param_hint="-c")
-    chosen, seeded = numbers(folds, "--folds"), numbers(seeds, "--seeds") or [1]
-    speak_up(quiet)
-    from tasks.retrieval.train import TASK
-
-    return TASK.train(config, overrides or [], chosen, seeded, jobs, engine, resume, print_config, fast)
+add_train(
+    app,
+    "retrieval",
+    "retrieval/emoji",
+    "Train, rank and report an objective beside others on the same towers and pairs.",
+)
 
 
 @app.command()

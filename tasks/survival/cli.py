@@ -7,21 +7,8 @@ from typing import Annotated
 
 import typer
 
-from tasks.experiment.arguments import (
-    Configs,
-    Engine,
-    Fast,
-    Folds,
-    Jobs,
-    Json,
-    Overrides,
-    PrintConfig,
-    Quiet,
-    Resume,
-    Run,
-    Seeds,
-)
-from tasks.experiment.console import numbers, print_json, print_table, run_command, speak_up
+from tasks.experiment.arguments import Json, Run, add_train
+from tasks.experiment.console import print_json, print_table, run_command
 from tasks.survival.features_cli import features
 
 app = typer.Typer(
@@ -33,27 +20,9 @@ app = typer.Typer(
 )
 
 
-@app.command()
-def train(
-    overrides: Overrides = None,
-    config: Configs = None,
-    folds: Folds = "all",
-    seeds: Seeds = "1",
-    jobs: Jobs = 1,
-    engine: Engine = None,
-    resume: Resume = False,
-    print_config: PrintConfig = False,
-    fast: Fast = False,
-    quiet: Quiet = False,
-) -> int:
-    """Train, score and report a model beside its baselines on the same folds."""
-    if not config:
-        raise typer.BadParameter("give at least one config: -c survival/tcga_genes", param_hint="-c")
-    chosen, seeded = numbers(folds, "--folds"), numbers(seeds, "--seeds") or [1]
-    speak_up(quiet)
-    from tasks.survival.train import TASK
-
-    return TASK.train(config, overrides or [], chosen, seeded, jobs, engine, resume, print_config, fast)
+add_train(
+    app, "survival", "survival/tcga_genes", "Train, score and report a model beside its baselines on the same folds."
+)
 
 
 @app.command()
