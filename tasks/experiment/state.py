@@ -12,7 +12,7 @@ import pandas as pd
 
 from data.errors import DataError
 from data.text.reading import parsed_object
-from tasks.experiment.folder import RunFolder
+from tasks.experiment.folder import RunError, RunFolder
 from tasks.experiment.report import Failure
 
 UNIT = re.compile(r"fold(?P<fold>\w+)-seed(?P<seed>\d+)")
@@ -46,6 +46,11 @@ class RunState:
     done: list[str]
     failures: list[Failure]
     open: list[str]
+
+
+def nothing_finished(run: Path) -> RunError:
+    """What to say of a run that is to be measured and has no finished unit."""
+    return RunError(f"{run}: no unit of this run is finished, so there is nothing to evaluate; see its error.txt files")
 
 
 def described(run: Path) -> dict[str, Any]:

@@ -12,7 +12,8 @@ import pandas as pd
 from data.brain.order import natural
 from data.errors import DataError
 from tasks.experiment.compare import percentile_interval, resample
-from tasks.experiment.folder import RunError, write_whole
+from tasks.experiment.folder import write_whole
+from tasks.experiment.state import nothing_finished
 from tasks.fmri.metrics import MEASURES, compare_judged, judge, places, retrieval, summary, top_k, two_way
 from tasks.fmri.permutation import permuted_within_runs
 from tasks.fmri.reconstructed import COLUMNS, judged_reconstructions
@@ -52,9 +53,7 @@ def evaluate_run(run: Path, draws: int = 1000) -> Results:
     """
     results = read(run)
     if results.predictions.empty:
-        raise RunError(
-            f"{run}: no unit of this run is finished, so there is nothing to evaluate; see its error.txt files"
-        )
+        raise nothing_finished(run)
     unit = resampled_unit(results)
     judged = {arm: judged_samples(results, arm) for arm in results.arms}
     permutations = int((results.config.get("controls") or {}).get("permutations", 0))

@@ -11,8 +11,8 @@ import pandas as pd
 
 from data.music.book import SongBook
 from tasks.experiment.compare import paired_difference, percentile_interval, resample
-from tasks.experiment.folder import RunError, write_whole
-from tasks.experiment.state import arm_units
+from tasks.experiment.folder import write_whole
+from tasks.experiment.state import arm_units, nothing_finished
 from tasks.melody.experiment import experiment_of
 from tasks.melody.generation import generation_rows
 from tasks.melody.judged import judged_songs
@@ -35,9 +35,7 @@ def evaluate_run(run: Path, draws: int = 1000) -> Results:
     """
     results = read(run)
     if results.measured.empty:
-        raise RunError(
-            f"{run}: no unit of this run is finished, so there is nothing to evaluate; see its error.txt files"
-        )
+        raise nothing_finished(run)
     cases = over_seeds(results)
     write_whole(run / "summary.csv", pd.DataFrame(likelihoods(cases, draws), columns=SHOWN).to_csv(index=False))
     compared = pd.DataFrame(comparisons_of(cases, results.own, draws))

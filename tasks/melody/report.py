@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import cycle
 from pathlib import Path
 
 import pandas as pd
 
 from tasks.experiment.report import Figure, Listing, Part, Prose, Report, Section
-from tasks.experiment.report.drawing import sheet
 from tasks.experiment.report.estimates import Estimate, forest
 from tasks.experiment.report.numbers import count, decimal, interval, sentence
-from tasks.experiment.report.palette import SERIES
 from tasks.experiment.report.run_parts import closing_sections, context, notice
+from tasks.experiment.report.training import epoch_choice
 from tasks.melody.evaluation import TEST
 from tasks.melody.report_tables import binding_table, every_likelihood, generation_tables, likelihood_table
 from tasks.melody.results import Results, read
@@ -58,7 +56,7 @@ def all_figures(results: Results) -> Iterator[Figure]:
         for at, part in enumerate(_compared_parts(results, test)):
             yield _arms(at, part, test[test["part"] == part], results.own)
     if len(results.epochs):
-        yield _epochs(results)
+        yield epoch_choice(results.epochs, "valid", "lower", "Nats, validation", "Mean -log p of the validation pieces")
 
 
 def headline(results: Results) -> str:
@@ -88,34 +86,6 @@ def _arms(at: int, part: str, rows: pd.DataFrame, own: str) -> Figure:
         axis=f"nats per {part} (lower is better)",
         caption="Mean -log p on the test pieces, with 95 % intervals from resampling pieces.",
         n=f"{things} of {count(int(first['cases']), 'piece')}",
-    )
-
-
-def _epochs(results: Results) -> Figure:
-    """Validation loss after every epoch; the chosen epoch is marked."""
-    with sheet("epochs", 230.0) as drawn:
-        axes = drawn.canvas.subplots()
-        spoken = []
-        for colour, (arm, rows) in zip(cycle(SERIES), results.epochs.groupby("arm", sort=False), strict=False):
-            for at, (_, unit) in enumerate(rows.groupby("seed")):
-                best = unit.loc[unit["valid"].idxmin()]
-                axes.plot(unit["epoch"] + 1, unit["valid"], color=colour, label=arm if at == 0 else None)
-                axes.plot([best["epoch"] + 1], [best["valid"]], "o", color=colour)
-                if at == 0:
-                    spoken.append(f"{arm}: {decimal(best['valid'])} in epoch {int(best['epoch']) + 1}")
-        axes.set_xlabel("Epoch")
-        axes.set_ylabel("Nats, validation (lower is better)")
-        axes.grid(axis="y")
-        axes.legend()
-    units = results.epochs.groupby(["arm", "seed"]).ngroups
-    return Figure(
-        "epochs",
-        drawn.svg,
-        "How the epoch was chosen",
-        "Mean -log p of the validation pieces after every epoch; the dot is the epoch whose weights are kept. Test "
-        "pieces were not looked at.",
-        count(units, "training"),
-        f"Validation loss by epoch. {'; '.join(spoken)}.",
     )
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from tasks.experiment.compare import paired_difference, resample
-from tasks.experiment.folder import RunError, write_whole
+from tasks.experiment.folder import write_whole
+from tasks.experiment.state import nothing_finished
 from tasks.retrieval.metrics import KS, MRR, draws_of, recall_name, summarise
 from tasks.retrieval.ranking import OWN, WAYS
 from tasks.retrieval.results import RANKING, Results, read
@@ -30,9 +31,7 @@ def evaluate_run(run: Path, draws: int = 1000) -> Results:
     """
     results = read(run)
     if results.queries.empty:
-        raise RunError(
-            f"{run}: no unit of this run is finished, so there is nothing to evaluate; see its error.txt files"
-        )
+        raise nothing_finished(run)
     rankings = over_seeds(results)
     write_whole(run / "summary.csv", pd.DataFrame(summary_of(rankings, draws)).to_csv(index=False))
     compared = pd.DataFrame(comparisons_of(rankings, results.own, draws), columns=[*COLUMNS, "sentence"])

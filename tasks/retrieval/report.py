@@ -9,11 +9,10 @@ import numpy as np
 import pandas as pd
 
 from tasks.experiment.report import Figure, Listing, Part, Prose, Report, Section, Table
-from tasks.experiment.report.drawing import sheet
 from tasks.experiment.report.estimates import Estimate, forest
 from tasks.experiment.report.numbers import count, decimal, interval, sentence
-from tasks.experiment.report.palette import SERIES
 from tasks.experiment.report.run_parts import closing_sections, context, notice
+from tasks.experiment.report.training import epoch_choice
 from tasks.retrieval.metrics import recall_name
 from tasks.retrieval.report_tables import every_gallery, label, ranking_table, rankings
 from tasks.retrieval.results import Results, read
@@ -58,7 +57,13 @@ def all_figures(results: Results) -> Iterator[Figure]:
         for at, (gallery, way, rows) in enumerate(rankings(results.summary)):
             yield _arms(at, gallery, way, rows[rows["metric"] == FIRST], results.own)
     if len(results.epochs):
-        yield _epochs(results)
+        yield epoch_choice(
+            results.epochs,
+            "validation_mrr",
+            "higher",
+            "MRR on validation",
+            "Mean reciprocal rank over both directions of the validation galleries",
+        )
 
 
 def _arms(at: int, gallery: str, way: str, rows: pd.DataFrame, own: str) -> Figure:
@@ -79,39 +84,6 @@ def _arms(at: int, gallery: str, way: str, rows: pd.DataFrame, own: str) -> Figu
         n=f"{count(int(first['n']), 'query', 'queries')}, gallery of {count(int(first['gallery']), 'item')}",
         lines={"chance": float(first["chance"])},
     )
-
-
-def _epochs(results: Results) -> Figure:
-    """Validation score after every epoch; the chosen epoch is marked."""
-    with sheet("epochs", 230.0) as drawn:
-        axes = drawn.canvas.subplots()
-        spoken = []
-        for colour, (arm, rows) in zip(_cycle(SERIES), results.epochs.groupby("arm", sort=False), strict=False):
-            for at, (_, unit) in enumerate(rows.groupby("seed")):
-                best = unit.loc[unit["validation_mrr"].idxmax()]
-                axes.plot(unit["epoch"] + 1, unit["validation_mrr"], color=colour, label=arm if at == 0 else None)
-                axes.plot([best["epoch"] + 1], [best["validation_mrr"]], "o", color=colour)
-                if at == 0:
-                    spoken.append(f"{arm}: {decimal(best['validation_mrr'])} in epoch {int(best['epoch']) + 1}")
-        axes.set_xlabel("Epoch")
-        axes.set_ylabel("MRR on validation (higher is better)")
-        axes.grid(axis="y")
-        axes.legend()
-    units = results.epochs.groupby(["arm", "seed"]).ngroups
-    return Figure(
-        "epochs",
-        drawn.svg,
-        "How the epoch was chosen",
-        "Mean reciprocal rank over both directions of the validation galleries after every epoch; the dot is the epoch "
-        "whose weights are kept. Test items were not looked at.",
-        count(units, "training"),
-        f"Validation score by epoch. {'; '.join(spoken)}.",
-    )
-
-
-def _cycle(colours: tuple[str, ...]) -> Iterator[str]:
-    while True:
-        yield from colours
 
 
 def _result(results: Results) -> Iterator[Part]:

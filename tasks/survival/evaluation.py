@@ -9,7 +9,7 @@ import pandas as pd
 
 from data.errors import DataError
 from tasks.experiment.folder import RunError, write_whole
-from tasks.experiment.state import UNIT
+from tasks.experiment.state import UNIT, nothing_finished
 from tasks.survival.metrics import compare_arms, evaluate
 from tasks.survival.report_tables import CHANCE
 from tasks.survival.results import Results, months, read
@@ -30,9 +30,7 @@ def evaluate_run(run: Path, draws: int = 1000) -> Results:
     """
     results = read(run)
     if results.predictions.empty:
-        raise RunError(
-            f"{run}: no unit of this run is finished, so there is nothing to evaluate; see its error.txt files"
-        )
+        raise nothing_finished(run)
     own = results.config["name"]
     rank = {arm: i for i, arm in enumerate([own, *arms_in_order(results.config)])}
     predictions = results.predictions.sort_values("arm", key=lambda arm: arm.map(rank), kind="stable")
