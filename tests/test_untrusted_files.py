@@ -192,7 +192,7 @@ def below(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
 
 
-@pytest.mark.parametrize("name", ["../../up.csv", "/tmp/up.csv", "C:\\up.csv", "a/../../up.csv"])
+@pytest.mark.parametrize("name", ["../../up.csv", "/up.csv", "C:\\up.csv", "a/../../up.csv"])
 def test_members_of_archives_are_read_where_they_are(name: str, tmp_path: Path):
     inside = tmp_path / "a" / "b"
     inside.mkdir(parents=True)

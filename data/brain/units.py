@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 
 from data.brain.brain import Brain, Brains
 from data.brain.clean import Cleaned, Cleaning
-from data.brain.splits import Split
+from data.brain.split import Split
 from data.errors import DataError
 
 Unit = Literal["volumes", "blocks", "trials"]

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from data.brain.brain import Brains
-from data.brain.splits import Split
+from data.brain.split import Split
 from data.errors import DataError
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from sklearn.model_selection import PredefinedSplit
 
 from data.brain.brain import Brains
-from data.brain.splits import Split
+from data.brain.split import Split
 from data.errors import DataError
 from tasks.experiment.signatures import ConfigError
 from tasks.fmri.baselines import Standard

@@ -16,7 +16,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from data.brain.brain import Brain, Brains
-from data.brain.splits import Split
+from data.brain.split import Split
 from data.errors import DataError
 from tasks.fmri.baselines import Standard
 from tasks.fmri.decoder import Decoder, Scores, held_out

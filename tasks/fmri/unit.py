@@ -15,7 +15,7 @@ import pandas as pd
 
 from data.array_files import read_npz
 from data.brain.brain import Brains
-from data.brain.splits import Split
+from data.brain.split import Split
 from data.errors import DataError
 from tasks.experiment.folder import write_whole
 from tasks.fmri.decoder import Decoder, Scores

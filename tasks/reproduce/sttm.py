@@ -21,7 +21,8 @@ from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 
 from data.brain.brain import Brains
-from data.brain.splits import FewShot, Split
+from data.brain.split import Split
+from data.brain.splits import FewShot
 from data.errors import DataError
 from data.simulate.semireal import SemiRealBrains
 from tasks.experiment.compare import paired_difference, percentile_interval, resample

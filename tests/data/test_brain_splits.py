@@ -9,17 +9,8 @@ from hypothesis import strategies as st
 
 from data.brain.brain import Brain, Brains, sample_table
 from data.brain.order import natural, spread
-from data.brain.splits import (
-    CutRuns,
-    FewShot,
-    HeldOutStimuli,
-    HeldOutSubjects,
-    LeaveRunsOut,
-    RunFolds,
-    Split,
-    Splitting,
-    runs_cut,
-)
+from data.brain.split import Split, runs_cut
+from data.brain.splits import CutRuns, FewShot, HeldOutStimuli, HeldOutSubjects, LeaveRunsOut, RunFolds, Splitting
 from data.errors import DataError
 
 

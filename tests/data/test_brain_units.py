@@ -15,7 +15,8 @@ from data.brain.clean import Cleaning, confounds_of, read_confounds
 from data.brain.evoked import canonical_rise, evoked_response
 from data.brain.images import masked, open_bold, read_mask
 from data.brain.nifti import NiftiBrains
-from data.brain.splits import CutRuns, LeaveRunsOut, Split
+from data.brain.split import Split
+from data.brain.splits import CutRuns, LeaveRunsOut
 from data.brain.units import Run, average_repeats, design, samples_of, separate_weights
 from data.errors import DataError
 from data.simulate.scans import response

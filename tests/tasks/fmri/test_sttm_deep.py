@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from data.brain.brain import Brains
-from data.brain.splits import FewShot, LeaveRunsOut, Split
+from data.brain.split import Split
+from data.brain.splits import FewShot, LeaveRunsOut
 from data.errors import DataError
 from data.simulate.brains import SimulatedBrains
 from tasks.experiment import fit as fitting
