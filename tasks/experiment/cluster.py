@@ -7,10 +7,13 @@ such as DASK_JOBQUEUE__SLURM__QUEUE. A job without settings has one core and 8 G
 from __future__ import annotations
 
 import contextlib
+import getpass
 import os
 import shlex
 import shutil
+import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,18 +23,22 @@ from tasks.experiment.folder import RunError
 
 SLURM = "slurm"
 LEAST_CORES, LEAST_MEMORY = 1, "8GB"
+LOOK_EVERY_S = 15.0
 PROLOGUE = "export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1"
 _INSTALL = "pip install 'multimodal-fusion[cluster]'"
 _one_at_a_time = threading.Lock()
 
 
 @contextlib.contextmanager
-def connected(engine: str, jobs: int) -> Iterator[Any]:
-    """A client of the workers of an engine.
+def connected(engine: str, jobs: int) -> Iterator[tuple[Any, Callable[[], None]]]:
+    """A client of the workers of an engine, and what to call now and then while no answer comes.
 
     Args:
         engine: `tcp://host:port` of a scheduler, or `slurm`
         jobs: SLURM jobs to keep in the queue until the client is closed
+
+    Yields:
+        the client, and a function that raises RunError once no worker is left and none can come
 
     Raises:
         RunError: Dask is not installed, nobody answers, or jobs cannot be submitted
@@ -46,7 +53,7 @@ def connected(engine: str, jobs: int) -> Iterator[Any]:
                 cluster.scale(jobs=jobs)
             except (OSError, RuntimeError, ValueError) as error:
                 raise RunError(f"--engine slurm: no job could be submitted ({' '.join(str(error).split())})") from None
-            yield client
+            yield client, lambda: _some_job_is_left(client, cluster)
         return
     try:
         client = Client(engine, timeout="10s")
@@ -55,7 +62,43 @@ def connected(engine: str, jobs: int) -> Iterator[Any]:
     with client:
         if many := [address for address, threads in client.nthreads().items() if threads > 1]:
             say(f"{len(many)} workers have several threads, of which units use one; start them with --nthreads 1")
-        yield client
+        if not client.nthreads():
+            say(f"the scheduler {engine} has no worker yet; units begin when one joins (dask worker {engine})")
+        yield client, lambda: None
+
+
+def answers(client: Any, futures: Sequence[Any], look: Callable[[], None]) -> Iterator[Any]:
+    """Futures as they end; `look` is called every `LOOK_EVERY_S` seconds in which none does and no worker is there."""
+    from distributed import as_completed
+
+    coming, last = as_completed(futures), time.monotonic()
+    while not coming.is_empty():
+        if coming.has_ready():
+            yield from coming.next_batch(block=False)
+            last = time.monotonic()
+        elif time.monotonic() - last > LOOK_EVERY_S:
+            if not client.nthreads() and not coming.has_ready():
+                look()
+            last = time.monotonic()
+        else:
+            time.sleep(0.02)
+
+
+def _some_job_is_left(client: Any, cluster: Any) -> None:
+    """Raise if the queue knows none of a cluster's jobs; a queue that does not answer is asked again later."""
+    ours = {str(job.job_id) for job in cluster.workers.values()}
+    try:
+        asked = subprocess.run(
+            ["squeue", "--noheader", "--format=%A", f"--user={getpass.getuser()}"], capture_output=True, text=True
+        )
+    except OSError:
+        return
+    if asked.returncode == 0 and not ours & set(asked.stdout.split()) and not client.nthreads():
+        raise RunError(
+            f"--engine slurm: no job is left in the queue (they were {', '.join(sorted(ours)) or 'none'}) and units "
+            f"wait; see their slurm-JOB.out, and the time a job may take (jobqueue.slurm.walltime). Units that ended "
+            "are kept: the same command with --resume does the others"
+        )
 
 
 def called_there(where: str, function: Callable[..., Any], arguments: Sequence[Any]) -> Any:

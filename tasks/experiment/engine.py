@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
 from data.slides.workers import BrokenProcessPool, pool
-from tasks.experiment.cluster import called_there, connected
+from tasks.experiment.cluster import answers, called_there, connected
 
 Ended = tuple[int, Any]
 
@@ -36,7 +36,7 @@ def stream(
         index of the call, and what it returned or the exception it ended with
 
     Raises:
-        RunError: the engine cannot be reached or is not installed
+        RunError: the engine cannot be reached or is not installed, or its last job has left the queue
     """
     if engine is not None:
         yield from _on_cluster(function, calls, engine, jobs)
@@ -94,15 +94,15 @@ def _answer(future: Future[Any]) -> Any:
 def _on_cluster(
     function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], engine: str, jobs: int
 ) -> Iterator[Ended]:
-    with connected(engine, max(1, min(jobs, len(calls)))) as client:
-        from distributed import KilledWorker, as_completed
+    with connected(engine, max(1, min(jobs, len(calls)))) as (client, look):
+        from distributed import KilledWorker
 
         where = os.getcwd()
         futures = {
             client.submit(_called, called_there, (where, function, arguments), pure=False): i
             for i, arguments in enumerate(calls)
         }
-        for future in as_completed(futures):
+        for future in answers(client, list(futures), look):
             try:
                 yield futures[future], future.result()
             except KilledWorker as error:

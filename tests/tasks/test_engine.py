@@ -28,12 +28,15 @@ SITE = {
 }
 SBATCH = """#!/bin/sh
 cp "$1" job.sh
-PYTHONPATH={root} sh "$1" >worker.log 2>&1 &
+PYTHONPATH={root} sh job.sh >worker.log 2>&1 &
 echo $! >worker.pid
 echo "Submitted batch job $!"
 """
 SCANCEL = """#!/bin/sh
 kill "$1"
+"""
+SQUEUE = """#!/bin/sh
+if kill -0 "$(cat worker.pid)"; then cat worker.pid; fi
 """
 
 
@@ -75,13 +78,13 @@ def test_a_machine_without_a_queue_is_told_so(monkeypatch: pytest.MonkeyPatch):
 
 
 @contextmanager
-def a_queue(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """`sbatch` and `scancel` that run the script here."""
-    for name, text in (("sbatch", SBATCH.format(root=ROOT)), ("scancel", SCANCEL)):
+def a_queue(folder: Path, monkeypatch: pytest.MonkeyPatch, **site: object) -> Iterator[None]:
+    """`sbatch`, `scancel` and `squeue` of one job that runs here: sbatch keeps a copy, the script may be gone then."""
+    for name, text in (("sbatch", SBATCH.format(root=ROOT)), ("scancel", SCANCEL), ("squeue", SQUEUE)):
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-    local = {**dask.config.get("jobqueue.slurm"), "interface": "lo"}
+    local = {**dask.config.get("jobqueue.slurm"), "interface": "lo", **site}
     with dask.config.set({"jobqueue.slurm": local}):
         yield
 
@@ -96,6 +99,20 @@ def test_units_are_run_by_jobs_of_the_queue(tmp_path: Path, monkeypatch: pytest.
     assert all(unit.done for unit in units), "each wrote its own folder, found from the folder of the command"
     assert "dask_worker tcp://127.0.0.1:" in (tmp_path / "job.sh").read_text()
     assert "#SBATCH -J fusion" in (tmp_path / "job.sh").read_text()
+
+
+@pytest.mark.cluster
+def test_jobs_that_end_before_their_units_are_an_error_and_not_a_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cluster, "LOOK_EVERY_S", 0.2)
+    units = [Unit(Path("runs/u0"), say_where, {"value": 0})]
+    with (
+        a_queue(tmp_path, monkeypatch, **{"job-script-prologue": ["exit 3"]}),
+        pytest.raises(
+            RunError, match=r"no job is left in the queue \(they were \d+\) .*jobqueue\.slurm\.walltime.*--resume"
+        ),
+    ):
+        list(run_units(units, jobs=1, engine="slurm"))
 
 
 @pytest.mark.cluster
