@@ -16,6 +16,7 @@ import torch
 from data.cohort.batch import CohortSizes, PatientBatch
 from data.cohort.cohort import Cohort
 from data.cohort.patients import Patient, PatientDataset, joined
+from data.cohort.scales import gene_scales, time_bins
 from data.errors import DataError
 from data.slides.locks import write_whole
 from data.text.reading import parsed_object, read_text
@@ -133,7 +134,7 @@ class Preparation:
             )
         train = _of(cohort, train_ids)
         covariates, mean, scale = self._fit_covariates(cohort, train)
-        genes, gene_mean, gene_scale = _fit_genes(cohort, train, self.scale == "robust")
+        genes, gene_mean, gene_scale = gene_scales(cohort, train, self.scale == "robust")
         fitted = Fitted(
             edges=time_bins(train["time"].to_numpy(), train["event"].to_numpy(), self.bins, cohort.name),
             clip=self.clip,
@@ -162,31 +163,6 @@ class Preparation:
         return tuple(varying), tuple(chosen.mean()), tuple(chosen.std(ddof=0))
 
 
-def time_bins(time: np.ndarray, event: np.ndarray, bins: int, name: str = "cohort") -> tuple[float, ...]:
-    """Bounds of time bins that hold equally many events.
-
-    Args:
-        time: months
-        event: True = died
-        bins: how many
-        name: of the cohort, for messages
-
-    Returns:
-        bins + 1 bounds; the first is 0, the last infinite, the others quantiles of the event times
-
-    Raises:
-        DataError: fewer different event times than bins
-    """
-    died = time[event]
-    inner = np.quantile(died, np.linspace(0, 1, bins + 1)[1:-1]) if len(died) else np.empty(0)
-    if len(np.unique(died)) < bins or (np.diff([0.0, *inner]) <= 0).any():
-        raise DataError(
-            f"cohort {name}: {len(died)} events at {len(np.unique(died))} different times among {len(time)} training "
-            f"patients cannot be cut into {bins} time bins. Use fewer bins or larger folds"
-        )
-    return (0.0, *inner.tolist(), float("inf"))
-
-
 def _of(cohort: Cohort, ids: Sequence[str]) -> pd.DataFrame:
     unknown = [i for i in ids if i not in cohort.patients.index]
     if unknown:
@@ -194,43 +170,6 @@ def _of(cohort: Cohort, ids: Sequence[str]) -> pd.DataFrame:
             f"cohort {cohort.name}: no patient {unknown[0]} ({len(unknown)} of the {len(ids)} asked for are unknown)"
         )
     return cohort.patients.loc[list(ids)]
-
-
-def _fit_genes(
-    cohort: Cohort, train: pd.DataFrame, robust: bool
-) -> tuple[tuple[str, ...], tuple[float, ...], tuple[float, ...]]:
-    if cohort.genes is None:
-        return (), (), ()
-    values = cohort.genes.loc[cohort.genes.index.intersection(train.index, sort=False)]
-    if not len(values):
-        raise DataError(
-            f"cohort {cohort.name}: none of the {len(train)} training patients has genes, so they cannot be scaled"
-        )
-    mean, scale = _moments(values.to_numpy(np.float64))
-    if robust:
-        mean, scale = _robust(values, mean, scale)
-    return tuple(values.columns), tuple(mean.tolist()), tuple(scale.tolist())
-
-
-def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each column without its gaps; 0 and 0 for a column of gaps."""
-    known = ~np.isnan(values)
-    n = np.maximum(known.sum(axis=0), 1)
-    mean = np.where(known, values, 0).sum(axis=0) / n
-    scale = np.sqrt((np.where(known, values - mean, 0) ** 2).sum(axis=0) / n)
-    constant = scale <= 1e-6 * np.abs(mean)
-    return mean, np.where(constant, 0.0, scale)
-
-
-def _robust(values: pd.DataFrame, mean: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Median and half the central 68 % (a normal variable's standard deviation) where that is above 0 and narrower.
-
-    A mutation found in few patients has no central spread, and keeps its mean and standard deviation.
-    """
-    low, middle, high = values.quantile([0.1587, 0.5, 0.8413]).to_numpy(np.float64)
-    spread = (high - low) / 2
-    narrower = (spread > 1e-6 * np.abs(middle)) & (spread < scale)
-    return np.where(narrower, middle, mean), np.where(narrower, spread, scale)
 
 
 @dataclass(frozen=True)

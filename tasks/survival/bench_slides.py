@@ -31,7 +31,7 @@ from data.slides.survey import GridSettings, survey
 from data.slides.tissue import TissueSettings
 from data.slides.workers import pool
 from data.sources import source
-from tasks.survival.features import Encode
+from tasks.survival.slide_unit import Encode
 
 READERS = 2
 TURNS = 3

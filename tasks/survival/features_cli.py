@@ -50,7 +50,8 @@ def features(
     from tasks.experiment.config import overlay
     from tasks.experiment.folder import RunError
     from tasks.experiment.signatures import ConfigError
-    from tasks.survival.features import EncoderFailed, as_row, extract, resolved_settings
+    from tasks.survival.features import as_row, extract, resolved_settings
+    from tasks.survival.slide_unit import EncoderFailed
 
     asked = {"grid.mpp": mpp, "grid.patch": patch, "grid.overlap": overlap}
     flags = [f"{key}={value}" for key, value in asked.items() if value is not None]

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.cohort.cohort import Cohort
-from data.cohort.prepare import Fitted, Preparation, Prepared, time_bins
+from data.cohort.prepare import Fitted, Preparation, Prepared
+from data.cohort.scales import time_bins
 from data.errors import DataError
 from data.simulate.cohort import SimulatedCohort
 

@@ -26,7 +26,8 @@ from data.slides.generated import stained, write_slide
 from data.slides.journal import Journal
 from encoders.patch import PatchEncoder
 from tasks.survival import features as unit
-from tasks.survival.features import EncoderFailed, extract
+from tasks.survival.features import extract
+from tasks.survival.slide_unit import EncoderFailed
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {"grid": {"patch": 64}, "tissue": {"smallest": 2000.0}}
