@@ -89,7 +89,7 @@ def read_rdms(path: Path, key: str | None = None, conditions: list[str] | None =
     names = conditions or [f"{k:03d}" for k in range(values.shape[1])]
     try:
         return Dissimilarities(people, names, np.asarray(values, dtype=float))
-    except DataError as problem:
+    except (ValueError, TypeError) as problem:
         raise DataError(f"{path}: {problem}") from None
 
 

@@ -161,7 +161,7 @@ def without_gaps(genes: pd.DataFrame, where: str, account: Account) -> pd.DataFr
     column stays and carries no information, so that the groups are the same in every study and fold.
 
     Raises:
-        DataError: a value is infinite
+        DataError: a value is infinite, or there is none
     """
     values = genes.to_numpy()
     if np.isinf(values).any():
@@ -174,6 +174,8 @@ def without_gaps(genes: pd.DataFrame, where: str, account: Account) -> pd.DataFr
     if gaps.any():
         empty = genes.columns[gaps.all(axis=0)]
         absent = genes.index[gaps.all(axis=1)]
+        if len(absent) == len(genes):
+            raise DataError(f"{where}: {len(empty)} gene columns and not one value in them; fill them or remove them")
         account.note("gene columns dropped", len(empty), "no value at all", empty)
         genes = genes.drop(columns=empty, index=absent)
         values = genes.to_numpy()

@@ -54,16 +54,18 @@ def read_picture(path: Path, side: int, fit: Fit = "crop") -> Picture:
     Raises:
         DataError: no such file, or it is no picture, or it is damaged
     """
+    # Pillow warns of damage around pixels that it can read, and of a size that is refused here.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
-                # JPEG is decoded at an eighth, a quarter or a half where that is still large enough.
-                picture.draft("RGB", (2 * side, 2 * side))
-                upright = ImageOps.exif_transpose(_on_white(picture))
+        with Image.open(path) as picture:
+            if Image.MAX_IMAGE_PIXELS is not None and picture.width * picture.height > Image.MAX_IMAGE_PIXELS:
+                raise ValueError(f"{picture.width} x {picture.height} pixels, more than {Image.MAX_IMAGE_PIXELS}")
+            # JPEG is decoded at an eighth, a quarter or a half where that is still large enough.
+            picture.draft("RGB", (2 * side, 2 * side))
+            upright = ImageOps.exif_transpose(_on_white(picture))
     except FileNotFoundError:
         raise DataError(f"{path}: no such picture") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as problem:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as problem:
         raise DataError(f"{path}: not readable as a picture ({_first_line(problem)}); replace or remove it") from None
     if fit == "crop":
         return _planes(ImageOps.fit(upright, (side, side), Image.Resampling.BICUBIC))

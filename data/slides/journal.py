@@ -94,15 +94,13 @@ class Journal:
                 continue
             try:
                 said = json.loads(line)
-                record = Record(**{**said, **{key: _tuple(said[key]) for key in ("warnings", "slide", "files")}})
+                lists = {key: tuple(said[key]) for key in ("warnings", "files")}
+                slide = None if said["slide"] is None else tuple(said["slide"])
+                record = Record(**{**said, **lists, "slide": slide})
             except (ValueError, KeyError, TypeError, RecursionError):
                 continue  # cut short by a kill; the slide is done again
             if isinstance(record.slide_id, str) and record.state in get_args(State) and record.inside():
                 yield record
-
-
-def _tuple(value: list[Any] | None) -> tuple[Any, ...] | None:
-    return None if value is None else tuple(value)
 
 
 def stamp(path: Path) -> tuple[str, int, int] | None:

@@ -13,6 +13,8 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+from joblib.externals.loky import get_reusable_executor
+
 Work = Callable[[], object]
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 STEPS = {"os.rename": 0, "os.mkdir": 0, "os.remove": 0}
@@ -75,6 +77,7 @@ read_only = error(errno.EROFS)
 
 def forked(work: Work) -> int:
     """Start work in a copy of this process, in a process group of its own."""
+    get_reusable_executor().shutdown(wait=True)  # the threads that serve a pool are not copied
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12, on threads; work starts none before this
         child = os.fork()

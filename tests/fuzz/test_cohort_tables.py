@@ -72,7 +72,7 @@ def parquet_files(draw: st.DrawFn) -> bytes:
         if column not in table:
             continue
         if kind == "text":
-            table[column] = table[column].astype(str)
+            table[column] = table[column].map(str)
         elif kind == "value":
             table[column] = draw(ODD_VALUES.filter(lambda value: not isinstance(value, dict | list)))
         elif kind == "bytes":
@@ -88,7 +88,7 @@ def parquet_files(draw: st.DrawFn) -> bytes:
         elif kind == "bool":
             table[column] = [k % 2 == 0 for k in range(n)]
         elif kind == "category":
-            table[column] = table[column].astype(str).astype("category")
+            table[column] = table[column].map(str).astype("category")
     out = io.BytesIO()
     try:
         table.to_parquet(out)

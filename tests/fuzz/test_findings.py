@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,23 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from data.brain.dissimilarity import read_rdms
 from data.brain.events import read_volume_labels
 from data.brain.images import header_tr, open_bold, read_mask
 from data.brain.openfmri import OpenFmriBrains
 from data.cohort.read import read_table
 from data.cohort.splits import published_splits
+from data.cohort.tables import TableCohort
 from data.errors import DataError
 from data.genes.groups import read_groups
 from data.music.abc import tunes
 from data.pairs.arrays import Vectors
+from data.pairs.pictures import read_picture
 from data.slides.catalogue import find_slides
 from data.slides.feature_files import read_features
+from data.slides.journal import Journal, Record
 from data.slides.resolution import read_mpp_table
 from data.text.tokenizer import Tokenizer
 from tasks.experiment.config import overlay
@@ -129,6 +135,18 @@ FINDINGS: dict[str, tuple[Callable[[Path], object], str]] = {
         "extends 3; expected the name",
     ),
     "a name that YAML takes for yes": (file("c.yaml", b"on: 1\n", lambda p: overlay([p])), "put it in quotes"),
+    "genes without one value": (
+        file(
+            "t.csv",
+            b"case_id,slide_id,survival_months,censorship,A_rnaseq\nP,P.svs,1,0,\nQ,Q.svs,2,1,\n",
+            lambda p: TableCohort(str(p), groups="none").load(),
+        ),
+        "1 gene columns and not one value in them",
+    ),
+    "dissimilarities that are bytes": (
+        lambda folder: read_rdms(array(folder, np.full((1, 2, 2), b"a"))),
+        "could not convert",
+    ),
     "a date that is none": (file("c.yaml", b"a: 2026-13-45\n", lambda p: overlay([p])), "not readable as YAML"),
 }
 
@@ -139,6 +157,25 @@ def test_what_was_found_is_one_line_now(name: str, tmp_path: Path):
     with pytest.raises(ValueError, match=said) as refused:
         use(tmp_path)
     assert type(refused.value).__name__ in ("DataError", "ConfigError")
+
+
+def test_a_journal_line_of_another_shape_is_passed_over(tmp_path: Path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.append(Record("s0", "done", files=("a.h5",)))
+    line = journal.path.read_text()
+    for hole in ("files", "warnings"):
+        journal.path.write_text(line + json.dumps({**json.loads(line), "slide_id": "s1", hole: None}) + "\n")
+        assert list(journal.latest()) == ["s0"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_damage_around_readable_pixels_is_no_warning(tmp_path: Path):
+    Image.new("RGB", (9, 7), (255, 0, 0)).save(tmp_path / "p.tiff")
+    content = bytearray((tmp_path / "p.tiff").read_bytes())
+    last = struct.unpack_from("<I", content, 4)[0] + 2 + 12 * 9
+    struct.pack_into("<HHII", content, last, 284, 3, 10_000, 300)  # a tag whose values lie beyond the file
+    (tmp_path / "p.tiff").write_bytes(content)
+    assert read_picture(tmp_path / "p.tiff", 4)[0].min() > 250
 
 
 def test_an_unknown_unit_of_time_is_no_time(tmp_path: Path):
