@@ -73,9 +73,12 @@ def read_picture(path: Path, side: int, fit: Fit = "crop") -> Picture:
 
 
 def frames(path: Path) -> int:
-    """How many frames a picture file has; 1 for a still picture."""
-    with Image.open(path) as picture:
-        return int(getattr(picture, "n_frames", 1))
+    """How many frames a picture file has; 1 for a still picture, and where what follows the first is damaged."""
+    try:
+        with Image.open(path) as picture:
+            return int(getattr(picture, "n_frames", 1))
+    except Exception:  # Pillow lets through whatever its decoders raise; the first frame has been read already
+        return 1
 
 
 def check_pictures(paths: Sequence[Path], side: int, progress: Progress | None = None) -> Checked:
@@ -124,9 +127,13 @@ def _on_white(picture: Image.Image) -> Image.Image:
 
 
 def _stretched(picture: Image.Image) -> Image.Image:
-    """16-bit and float grey levels, from darkest to brightest."""
+    """16-bit and float grey levels, from darkest to brightest; what is no number is as dark as the darkest."""
     grey = np.asarray(picture, dtype=np.float64)
-    low, high = float(grey.min()), float(grey.max())
+    known = grey[np.isfinite(grey)]
+    if not known.size:
+        raise ValueError("no pixel has a value")
+    low, high = float(known.min()), float(known.max())
+    grey = np.nan_to_num(grey, nan=low, posinf=high, neginf=low)
     return Image.fromarray(((grey - low) * (255 / max(high - low, 1e-12))).round().astype(np.uint8)).convert("RGB")
 
 

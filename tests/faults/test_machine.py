@@ -87,6 +87,15 @@ def test_memory_that_ends_in_one_unit_ends_that_unit(jobs: int, tmp_path: Path, 
         tally["units out of memory"] += 1
 
 
+def works(process: psutil.Process) -> bool:
+    """Whether a process is a worker of a pool that has not just ended."""
+    try:
+        called = " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return False
+    return "loky" in called and "tracker" not in called
+
+
 def test_workers_that_are_killed_lose_no_unit(tmp_path: Path, tally: Counter[str]):
     whole = tmp_path / "whole"
     done(lambda: work.must_finish(work.sweep(whole, 6)))
@@ -98,8 +107,7 @@ def test_workers_that_are_killed_lose_no_unit(tmp_path: Path, tally: Counter[str
         hit = False
         while not hit and time.monotonic() < deadline and not (folder / "arm" / "fold5-seed1" / "done.json").exists():
             begun = list(folder.glob("arm/*/last.ckpt"))
-            workers = [p for p in psutil.Process(run).children(recursive=True) if "loky" in " ".join(p.cmdline())]
-            workers = [p for p in workers if "tracker" not in " ".join(p.cmdline())]
+            workers = [p for p in psutil.Process(run).children(recursive=True) if works(p)]
             if begun and workers:
                 pick.choice(workers).kill()
                 hit = True

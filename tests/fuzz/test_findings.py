@@ -26,7 +26,7 @@ from data.errors import DataError
 from data.genes.groups import read_groups
 from data.music.abc import tunes
 from data.pairs.arrays import Vectors
-from data.pairs.pictures import read_picture
+from data.pairs.pictures import check_pictures, read_picture
 from data.slides.catalogue import find_slides
 from data.slides.feature_files import read_features
 from data.slides.journal import Journal, Record
@@ -176,6 +176,27 @@ def test_damage_around_readable_pixels_is_no_warning(tmp_path: Path):
     struct.pack_into("<HHII", content, last, 284, 3, 10_000, 300)  # a tag whose values lie beyond the file
     (tmp_path / "p.tiff").write_bytes(content)
     assert read_picture(tmp_path / "p.tiff", 4)[0].min() > 250
+
+
+def test_pixels_without_a_value_are_dark_and_a_picture_of_them_is_none(tmp_path: Path):
+    grey = np.full((8, 8), 2.0, np.float32)
+    grey[0], grey[4:] = np.nan, 5.0
+    Image.fromarray(grey).save(tmp_path / "p.tiff")
+    seen = read_picture(tmp_path / "p.tiff", 8)[0]
+    assert seen[0].max() == seen[2].max() == 0
+    assert seen[6].min() == 255
+    Image.fromarray(np.full((8, 8), np.nan, np.float32)).save(tmp_path / "p.tiff")
+    with pytest.raises(DataError, match="no pixel has a value"):
+        read_picture(tmp_path / "p.tiff", 8)
+
+
+def test_an_animation_whose_later_frames_are_damaged_is_a_picture(tmp_path: Path):
+    Image.new("RGB", (9, 7), 3).save(tmp_path / "p.gif", save_all=True, append_images=[Image.new("RGB", (9, 7), 9)])
+    content = (tmp_path / "p.gif").read_bytes()
+    second = content.rindex(b",") + 2
+    (tmp_path / "p.gif").write_bytes(content[:second])
+    seen = check_pictures([tmp_path / "p.gif"], 4)
+    assert (seen.good, seen.faults, seen.notes) == ([tmp_path / "p.gif"], [], [])
 
 
 def test_an_unknown_unit_of_time_is_no_time(tmp_path: Path):
