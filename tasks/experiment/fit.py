@@ -31,6 +31,7 @@ from tasks.experiment.trainer import TrainerOptions
 
 CHECKPOINT = "last.ckpt"
 PREVIOUS = "previous.ckpt"
+FIT_OF = "fit_of"
 
 
 def disk_full(error: BaseException | None) -> bool:
@@ -78,13 +79,16 @@ class StepSeed(Callback):
 
 
 class SaveEpochs(Callback):
-    """Leave a checkpoint after every epoch."""
+    """Leave a checkpoint after every epoch, which says what it is a fit of."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, of: str = ""):
+        self.folder, self.of = folder, of
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         trainer.save_checkpoint(self.folder / CHECKPOINT)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint[FIT_OF] = self.of
 
 
 class Bar(RichProgressBar):
@@ -103,8 +107,13 @@ class PlainProgress(Callback):
         logging.getLogger("fusion").info("epoch %d/%s %s", trainer.current_epoch + 1, trainer.max_epochs, values)
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The last readable checkpoint: the newest, or the one before it when the newest is damaged, which is said."""
+def newest_checkpoint(folder: Path, of: str = "") -> Path | None:
+    """The last readable checkpoint: the newest, or the one before it when the newest is damaged, which is said.
+
+    Args:
+        folder: of the fit
+        of: what is fitted; a checkpoint of anything else, such as other data, is passed over, which is said
+    """
     damaged = False
     for name in (CHECKPOINT, PREVIOUS):
         path = folder / name
@@ -118,7 +127,10 @@ def newest_checkpoint(folder: Path) -> Path | None:
             damaged = True
             logging.getLogger("fusion").warning("%s is damaged or unsafe (%s); falling back", path, error)
         else:
-            return path
+            if whole.get(FIT_OF, "") == of:
+                return path
+            logging.getLogger("fusion").warning("%s is of other data or settings; the fit starts anew", path)
+            return None
     if damaged:
         logging.getLogger("fusion").warning("%s: no checkpoint can be read; the fit starts anew", folder)
     return None
@@ -138,6 +150,7 @@ def fit(
     seed: int,
     callbacks: tuple[Callback, ...] = (),
     max_epochs: int | None = None,
+    of: str = "",
 ) -> None:
     """Train to the last epoch, from the newest checkpoint in `folder` when there is one.
 
@@ -149,6 +162,7 @@ def fit(
         seed: of this unit
         callbacks: the task's own
         max_epochs: instead of the one in `options`
+        of: fingerprint of everything that is learnt from, where a caller cannot rule out that it has changed
 
     Raises:
         ConfigError: several devices, and the module cannot share a batch with other processes
@@ -182,13 +196,13 @@ def fit(
             plugins=[WholeCheckpoints(), LightningEnvironment()],
             use_distributed_sampler=False,
             logger=[CSVLogger(folder, name="", version=f"log-{sitting}"), *loggers(options.loggers)],
-            callbacks=[StepSeed(seed), *callbacks, SaveEpochs(folder), *progress],
+            callbacks=[StepSeed(seed), *callbacks, SaveEpochs(folder, of), *progress],
             enable_checkpointing=False,
             enable_model_summary=False,
             enable_progress_bar=isinstance(progress[0], RichProgressBar),
             num_sanity_val_steps=0,
         )
-        trainer.fit(module, loader, ckpt_path=newest_checkpoint(folder), weights_only=True)
+        trainer.fit(module, loader, ckpt_path=newest_checkpoint(folder, of), weights_only=True)
 
 
 def _strategy(options: TrainerOptions) -> Any:

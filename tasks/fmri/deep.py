@@ -114,10 +114,10 @@ class DeepDecoder(Decoder):
         with tempfile.TemporaryDirectory() as temporary:
             where = Path(temporary) if folder is None else folder
             old = [subject for subject in rows if subject not in new]
-            self._trained(where / "trunk", old, seed, None)
+            self._trained(where / "trunk", old, seed, None, name)
             if new:
                 self._add({subject: rows[subject][0].shape[1] for subject in new}, seed)
-                self._trained(where / "adapter", new, seed, new)
+                self._trained(where / "adapter", new, seed, new, name)
             if folder is not None:
                 self._save(folder / WEIGHTS, name, [where / "trunk", where / "adapter"])
         return self
@@ -222,7 +222,7 @@ class DeepDecoder(Decoder):
             if self.low_level is not None:
                 self.low_level.adapters.add(subject, count, self.adapting.input_dropout)
 
-    def _trained(self, folder: Path, subjects: list[str], seed: int, new: list[str] | None) -> None:
+    def _trained(self, folder: Path, subjects: list[str], seed: int, new: list[str] | None, of: str) -> None:
         parts = (self.target_set.tokens, self.target_set.texts, self.target_set.latents)
         task = BrainTask(
             self.model,
@@ -235,7 +235,7 @@ class DeepDecoder(Decoder):
         )
         epochs = self.trainer.max_epochs if new is None else self.adapting.epochs
         task.train()
-        fit(task, self._loader(subjects, seed), folder, self.trainer, seed, (), epochs)
+        fit(task, self._loader(subjects, seed), folder, self.trainer, seed, (), epochs, of)
         for part in (self.model, self.prior, self.low_level):
             if part is not None:
                 part.eval().cpu()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,26 +68,53 @@ def test_it_decodes_every_subject_with_one_fit(brains: Brains, split: Split):
         deep._decoded("09", np.zeros((1, 5), np.float32))
 
 
+class Killed(RuntimeError):
+    pass
+
+
+def kill_after(epoch: int):
+    """What stands in for the end of an epoch: it is saved, then the fit dies if it was this one."""
+    saved = fitting.SaveEpochs.on_train_epoch_end
+
+    def end(self, trainer, module):
+        saved(self, trainer, module)
+        if trainer.current_epoch == epoch:
+            raise Killed
+
+    return end
+
+
 def test_a_killed_fit_resumes_to_the_same_weights(
     brains: Brains, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     whole = decoder(3).fit(brains, split.train, seed=1, folder=tmp_path / "whole")
-
-    class Killed(RuntimeError):
-        pass
-
-    saved = fitting.SaveEpochs.on_train_epoch_end
-
-    def kill_after_two(self, trainer, module):
-        saved(self, trainer, module)
-        if trainer.current_epoch == 1:
-            raise Killed
-
-    monkeypatch.setattr(fitting.SaveEpochs, "on_train_epoch_end", kill_after_two)
-    with pytest.raises(Killed):
-        decoder(3).fit(brains, split.train, seed=1, folder=tmp_path / "cut")
-    monkeypatch.setattr(fitting.SaveEpochs, "on_train_epoch_end", saved)
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting.SaveEpochs, "on_train_epoch_end", kill_after(1))
+        with pytest.raises(Killed):
+            decoder(3).fit(brains, split.train, seed=1, folder=tmp_path / "cut")
     resumed = decoder(3).fit(brains, split.train, seed=1, folder=tmp_path / "cut")
+    assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(whole).items())
+
+
+def test_a_killed_fit_does_not_go_on_with_other_data(
+    brains: Brains, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """Files may change under the same names between a kill and --resume: half of each would fit neither."""
+
+    def killed(brains: Brains, folder: Path) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(fitting.SaveEpochs, "on_train_epoch_end", kill_after(0))
+            with pytest.raises(Killed):
+                decoder(3).fit(brains, split.train, seed=1, folder=folder)
+
+    changed = replace(brains, subjects={s: replace(b, x=b.x + b.x**2) for s, b in brains.subjects.items()})
+    killed(changed, tmp_path / "same")
+    decoder(3).fit(changed, split.train, seed=1, folder=tmp_path / "same")
+    assert "is of other data" not in caplog.text
+    killed(brains, tmp_path / "other")
+    resumed = decoder(3).fit(changed, split.train, seed=1, folder=tmp_path / "other")
+    assert "last.ckpt is of other data or settings; the fit starts anew" in caplog.text
+    whole = decoder(3).fit(changed, split.train, seed=1)
     assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(whole).items())
 
 
@@ -127,8 +155,6 @@ def test_what_is_scored_shapes_nothing(brains: Brains, split: Split):
     spoilt = {s: b.x.copy() for s, b in brains.subjects.items()}
     for s, b in brains.subjects.items():
         spoilt[s][b.table.index.isin(split.test)] = 1e3
-    from dataclasses import replace
-
     other = replace(brains, subjects={s: replace(b, x=spoilt[s]) for s, b in brains.subjects.items()})
     a, b = (decoder(1).fit(data, split.train, seed=1) for data in (brains, other))
     assert all(torch.equal(value, weights(b)[name]) for name, value in weights(a).items())
