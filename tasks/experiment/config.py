@@ -23,7 +23,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tasks.experiment.signatures import ConfigError, check, did_you_mean, named_class
+from tasks.experiment.signatures import ConfigError, check, did_you_mean, named_class, options
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 TASKS = {
@@ -172,6 +172,32 @@ def override(text: str, tree: Tree) -> Tree:
     for name in reversed(path):
         nested = {name: nested}
     return dict(nested)
+
+
+def shortened(experiment: type, tree: Tree, **short: Any) -> Tree:
+    """The tree with some options laid over those of every object that takes them, however deep it stands in others.
+
+    Args:
+        experiment: the class that the tree holds arguments of
+        tree: names of classes may be short
+        short: options by name, such as `trainer={"max_epochs": 2}`
+
+    Raises:
+        ConfigError: a mistake in the tree
+    """
+    return {key: _shortened(value, short) for key, value in check(experiment, tree).items()}
+
+
+def _shortened(node: Any, short: Tree) -> Any:
+    if isinstance(node, list):
+        return [_shortened(entry, short) for entry in node]
+    if not isinstance(node, dict):
+        return node
+    inside = {key: _shortened(value, short) for key, value in node.items()}
+    if "class_path" not in inside:
+        return inside
+    takes = options(named_class(inside["class_path"], (), "class_path"))
+    return merge(inside, {"init_args": {name: value for name, value in short.items() if name in takes}})
 
 
 def _parser(experiment: type) -> Any:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from data.brain.brain import Brains
-from tasks.experiment.config import merge
+from tasks.experiment.config import shortened
 from tasks.experiment.console import print_table
 from tasks.experiment.folder import write_whole
-from tasks.experiment.signatures import ConfigError, named_class, options
+from tasks.experiment.signatures import ConfigError
 from tasks.experiment.task import Plan, Task
 from tasks.experiment.units import Unit
 from tasks.fmri import control_units, unit
@@ -33,9 +33,8 @@ class Fmri(Task):
     untuned = "its decoders choose among themselves inside the training runs; give model.class_path=Nested"
 
     def fast(self, tree: dict[str, Any]) -> dict[str, Any]:
-        """Two epochs for every decoder that is trained by epochs."""
-        rivals = {name: _two_epochs(of, f"rivals.{name}") for name, of in (tree.get("rivals") or {}).items()}
-        return {**tree, "model": _two_epochs(tree.get("model"), "model"), **({"rivals": rivals} if rivals else {})}
+        """Two epochs for every decoder that is trained by epochs, inside another one too, and for its new adapters."""
+        return shortened(FmriExperiment, tree, trainer={"max_epochs": 2}, adapting={"epochs": 2})
 
     def plan(self, experiment: FmriExperiment) -> Plan:
         for name, network in experiment.controls.networks.items():
@@ -75,14 +74,6 @@ class Fmri(Task):
 
     def report(self, run: Path) -> Path:
         return write_report(run)
-
-
-def _two_epochs(decoder: Any, where: str) -> Any:
-    """A decoder of a config tree, trained for two epochs if it is trained by epochs at all."""
-    given = decoder if isinstance(decoder, dict) else {"class_path": decoder}
-    if "trainer" not in options(named_class(given.get("class_path"), FmriExperiment.namespaces, where)):
-        return decoder
-    return merge(given, {"init_args": {"trainer": {"max_epochs": 2}}})
 
 
 def facts(brains: Brains) -> dict[str, Any]:

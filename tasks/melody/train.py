@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from data.music.book import PARTS, SongBook
-from tasks.experiment.config import merge
+from tasks.experiment.config import shortened
 from tasks.experiment.console import print_table
-from tasks.experiment.signatures import named_class, options
 from tasks.experiment.task import Plan, Task
 from tasks.melody import unit
 from tasks.melody.evaluation import SHOWN, evaluate_run
@@ -25,8 +24,7 @@ class MelodyTask(Task):
 
     def fast(self, tree: dict[str, Any]) -> dict[str, Any]:
         """Two epochs for every model that is trained by epochs."""
-        rivals = {name: _two_epochs(of, f"rivals.{name}") for name, of in (tree.get("rivals") or {}).items()}
-        return {**tree, "model": _two_epochs(tree.get("model"), "model"), **({"rivals": rivals} if rivals else {})}
+        return shortened(MelodyExperiment, tree, trainer={"max_epochs": 2})
 
     def plan(self, experiment: MelodyExperiment) -> Plan:
         music = experiment.pieces
@@ -62,14 +60,6 @@ def said_of(music: Any) -> tuple[list[str], str]:
         return [*music.account, counts], f"songs {music.name}"
     counts = ", ".join(f"{len(pieces)} {part}" for part, pieces in music.items())
     return [f"chorales: {counts}"], "chorales"
-
-
-def _two_epochs(model: Any, where: str) -> Any:
-    """A model of a config tree, trained for two epochs if it is trained by epochs at all."""
-    given = model if isinstance(model, dict) else {"class_path": model}
-    if "trainer" not in options(named_class(given.get("class_path"), MelodyExperiment.namespaces, where)):
-        return model
-    return merge(given, {"init_args": {"trainer": {"max_epochs": 2}}})
 
 
 TASK = MelodyTask()

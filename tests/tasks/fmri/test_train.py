@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tasks.fmri.train import TASK
 from tests.tasks.fmri.runs import ARMS, fmri, toy_config, written
 from tests.tasks.fmri.toy import AFFINE, CLASSES
 
@@ -169,6 +170,22 @@ def test_seeds_are_averaged_and_baselines_run_once(tmp_path: Path, monkeypatch: 
     assert [path.name for path in (run / "ridge").iterdir()] == ["fold0-seed1"]
     summary = pd.read_csv(run / "summary.csv").set_index(["arm", "subject", "metric"])
     assert summary.loc[("toy", "all", "accuracy"), "n"] == 6, "a seed adds no sample"
+
+
+def test_fast_reaches_a_decoder_inside_another(tmp_path: Path):
+    """A trial run that trains one of its decoders in full is no trial run."""
+    pooled = {"class_path": "Pooled", "init_args": {"decoder": "DeepDecoder"}}
+    nested = {"class_path": "Nested", "init_args": {"decoders": {"deep": pooled, "ridge": "Ridge"}}}
+    config = written(tmp_path, toy_config(tmp_path / "runs", model=nested, rivals={"alone": "DeepDecoder"}))
+    fast, whole = (TASK.resolved_config([str(config)], [], fast=fast) for fast in (True, False))
+
+    def epochs(tree: dict) -> list[tuple[int, int]]:
+        inside = tree["model"]["init_args"]["decoders"]["deep"]["init_args"]["decoder"]
+        deep = [of["init_args"] for of in (inside, tree["rivals"]["alone"])]
+        return [(of["trainer"]["max_epochs"], of["adapting"]["epochs"]) for of in deep]
+
+    assert epochs(fast) == [(2, 2), (2, 2)]
+    assert epochs(whole) == [(60, 50), (60, 50)]
 
 
 @pytest.mark.parametrize(
