@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from data.array_files import read_npz, texts_of
 from data.brain.brain import Brain, Brains, BrainSource, VoxelSpace, sample_table
 from data.brain.order import natural
+from data.brain.people import one_each
 from data.errors import DataError
 from data.sources import resolve
 
@@ -106,11 +107,11 @@ class ArrayBrains(BrainSource):
             raise problems[0] if problems else DataError(f"{self.name}: none of the subjects {self.subjects} is here")
         if self.subjects is not None and (gone := [s for s in self.subjects if s not in homes]):
             raise DataError(f"{self.name}: no subject {gone[0]}; there are {', '.join(sorted(homes, key=natural))}")
-        candidates = sorted({str(v) for brain in parts.values() for v in brain.table[self.truth]})
+        ordered = one_each({subject: parts[subject] for subject in sorted(parts, key=natural)}, account)
+        candidates = sorted({str(v) for brain in ordered.values() for v in brain.table[self.truth]})
         targets = None
         if self.targets is not None:
             candidates, targets = _targets(resolve(self.targets), candidates, account)
-        ordered = {subject: parts[subject] for subject in sorted(parts, key=natural)}
         return Brains(self.name, ordered, account, candidates, self.truth, targets, self.ceiling)
 
     def _paths(self) -> list[Path]:

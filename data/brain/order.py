@@ -16,6 +16,6 @@ def spread(labels: Sequence[str] | pd.Series, draw: np.random.Generator) -> np.n
     return shuffled[np.argsort(drawn.groupby(drawn).cumcount().to_numpy(), kind="stable")]
 
 
-def natural(name: str) -> list[tuple[int, int | str]]:
-    """A sort key under which run10 comes after run2."""
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name)]
+def natural(name: str) -> tuple[list[tuple[int, int | str]], str]:
+    """A sort key under which run10 comes after run2, and 01 before 1."""
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", name)], name

@@ -28,6 +28,7 @@ from data.brain.images import (
     repetition_time,
     without_a_number,
 )
+from data.brain.people import one_each
 from data.brain.units import Hrf, Run, Samples, Unit, samples_of
 from data.errors import DataError
 
@@ -134,6 +135,7 @@ class RecordedBrains(BrainSource):
                 account.append(f"subject {subject} left out: {problem}")
         if not parts:
             raise problems[0]
+        parts = one_each(parts, account)
         candidates = sorted({str(value) for brain in parts.values() for value in brain.table[self.truth]})
         return Brains(self.name, parts, account, candidates, self.truth)
 

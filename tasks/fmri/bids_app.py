@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.brain.layouts import participants
+from data.brain.people import same_label
 from tasks.experiment.console import BAD_INPUT, DONE, SOME_FAILED, say
 from tasks.experiment.folder import RunError
 from tasks.fmri.derivatives import describe
@@ -57,6 +58,14 @@ def run_bids_app(
     chosen = [label.removeprefix("sub-") for label in labels] or _present(bids)
     if repeated := sorted({label for label in chosen if chosen.count(label) > 1}):
         raise RunError(f"--participant-label {repeated[0]} is given more than once; name each participant once")
+    again = same_label(chosen)
+    for label, first in again.items():
+        say(
+            f"sub-{label} left out: sub-{first} has the same label but for zeros or case, so one person may count as "
+            "two; rename one of them, or name one with --participant-label",
+            TASK.name,
+        )
+    chosen = [label for label in chosen if label not in again]
     describe(out, f"Decoding of {bids.resolve().name}", str(bids.resolve()))
     (out / ".bidsignore").write_text(f"{WORK}/\n*.html\n")
     given = [f"brains.folder={bids.resolve()}", f"brains.lag={lag}", f"runs={(out / WORK).resolve()}", *overrides]
@@ -66,7 +75,7 @@ def run_bids_app(
     failed = [name for name, code in codes.items() if code == BAD_INPUT]
     if len(failed) == len(codes):
         return BAD_INPUT
-    return SOME_FAILED if any(code != DONE for code in codes.values()) else DONE
+    return SOME_FAILED if again or any(code != DONE for code in codes.values()) else DONE
 
 
 def _decoded(

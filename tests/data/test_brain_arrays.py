@@ -36,8 +36,8 @@ def write(path: Path, **changes: np.ndarray | None) -> Path:
 
 @pytest.mark.parametrize("suffix", [".npz", ".h5"])
 def test_a_file_per_subject(tmp_path: Path, suffix: str):
-    for subject in ("sub-10", "sub-2"):
-        write(tmp_path / f"{subject}{suffix}")
+    for subject, seed in (("sub-10", 1), ("sub-2", 0)):
+        write(tmp_path / f"{subject}{suffix}", x=arrays(seed)["x"])
     brains = ArrayBrains(str(tmp_path)).load()
     assert list(brains.subjects) == ["2", "10"]
     assert brains.candidates == ["face", "house"]
@@ -50,9 +50,9 @@ def test_a_file_per_subject(tmp_path: Path, suffix: str):
 
 def test_a_group_per_subject_and_other_names(tmp_path: Path):
     with h5py.File(tmp_path / "all.h5", "w") as file:
-        for subject in ("sub-01", "sub-02"):
+        for seed, subject in enumerate(("sub-01", "sub-02")):
             group = file.create_group(subject)
-            group["betas"], group["label"] = arrays()["x"], arrays()["label"].astype("S")
+            group["betas"], group["label"] = arrays(seed)["x"], arrays()["label"].astype("S")
             group["session"] = arrays()["run"]
     brains = ArrayBrains(str(tmp_path / "all.h5"), keys=ArrayKeys(x="betas", run="session")).load()
     assert list(brains.subjects) == ["01", "02"]
@@ -124,6 +124,19 @@ def test_a_subject_in_two_files_is_refused(tmp_path: Path):
         write(tmp_path / name)
     with pytest.raises(DataError, match=r"sub-01_beta\.npz: subject 01 is in .*sub-01\.npz too; remove one"):
         ArrayBrains(str(tmp_path)).load()
+
+
+def test_one_person_under_two_labels_counts_once(tmp_path: Path):
+    for subject, seed in (("1", 0), ("01", 1), ("2", 1), ("3", 2)):
+        write(tmp_path / f"sub-{subject}.npz", x=arrays(seed)["x"])
+    brains = ArrayBrains(str(tmp_path)).load()
+    assert list(brains.subjects) == ["01", "3"]
+    assert brains.account[-2:] == [
+        "subject 1 left out: subject 01 has the same label but for zeros or case, so one person may count as two; "
+        "rename one of them, or name one in subjects",
+        "subject 2 left out: its run 1 holds the same samples as run 1 of subject 01, so one person would count as "
+        "two; remove the copy",
+    ]
 
 
 def test_places_without_arrays_are_named(tmp_path: Path):

@@ -164,6 +164,20 @@ def test_one_subject_s_bad_file_stops_that_subject_alone(bids: Path):
     assert brains.account[0].startswith(f"subject 01 left out: {path}: the file ends before its data do")
 
 
+@pytest.mark.parametrize("label", ["1", "03"])
+def test_the_files_of_a_subject_under_another_label_count_once(bids: Path, label: str):
+    said = "its run-1 holds the same samples as run-1 of subject 01, so one person would count as two"
+    for root in (bids, bids / FMRIPREP):
+        for path in sorted((root / "sub-01").rglob("*")):
+            copied = Path(str(path).replace("sub-01", f"sub-{label}"))
+            copied.mkdir(parents=True) if path.is_dir() else shutil.copy(path, copied)
+    brains = source(bids).load()
+    assert sorted(brains.subjects) == ["01", "02"]
+    line = next(line for line in brains.account if "left out" in line)
+    assert line == f"subject {label} left out: {said}; remove the copy"
+    assert list(source(bids, subjects=[label]).load().subjects) == [label], "alone it is one person"
+
+
 def test_one_subject_s_broken_sidecar_stops_that_subject_alone(bids: Path):
     (bids / "sub-01/func/sub-01_task-objects_run-1_bold.json").write_text("{")
     brains = source(bids).load()

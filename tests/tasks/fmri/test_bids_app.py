@@ -67,6 +67,18 @@ def test_the_report_shows_whether_the_stated_lag_is_right(decoded: tuple[Path, i
     assert 'id="figure-lag-sweep"' in page
 
 
+def test_one_label_written_in_two_ways_is_decoded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """sub-1 beside sub-01 is most likely one person, who would count twice."""
+    root = SimulatedScans(subjects=("01", "1"), runs=2).write(tmp_path / "objects")
+    assert fmri(monkeypatch, root, tmp_path / "out", "participant", "--lag", "5", *QUICK) == 1
+    said = capsys.readouterr().err
+    assert "fmri: sub-1 left out: sub-01 has the same label but for zeros or case" in said
+    assert (tmp_path / "out" / "sub-01.html").is_file()
+    assert not (tmp_path / "out" / "sub-1.html").exists()
+
+
 def test_the_only_participant_broken_is_bad_input_in_one_line(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
