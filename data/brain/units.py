@@ -203,10 +203,7 @@ def average_repeats(brains: Brains, split: Split) -> tuple[Brains, Split]:
     Returns:
         the averaged data, and the split of its samples
     """
-    train, test = (
-        {subject: _averaged(brain) for subject, brain in brains.only(side).subjects.items()}
-        for side in (split.train, split.test)
-    )
+    train, test = (repeats_averaged(brains.only(side)).subjects for side in (split.train, split.test))
     joined: dict[str, Brain] = {}
     for subject in brains.subjects:
         parts = [side[subject] for side in (train, test) if subject in side]
@@ -215,6 +212,11 @@ def average_repeats(brains: Brains, split: Split) -> tuple[Brains, Split]:
             joined[subject] = replace(parts[0], x=np.concatenate([part.x for part in parts]), table=table)
     train_ids, test_ids = ([i for brain in side.values() for i in brain.table.index] for side in (train, test))
     return replace(brains, subjects=joined), Split(split.name, train_ids, test_ids, split.cuts_runs)
+
+
+def repeats_averaged(brains: Brains) -> Brains:
+    """All repeats of a stimulus in a subject as one sample, as `average_repeats` makes them on each side."""
+    return replace(brains, subjects={subject: _averaged(brain) for subject, brain in brains.subjects.items()})
 
 
 def _averaged(brain: Brain) -> Brain:

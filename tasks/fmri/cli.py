@@ -62,12 +62,16 @@ def decode(
         list[Path] | None, typer.Option(help="instead: a 4-D image without events, every volume of it; repeatable")
     ] = None,
     subject: Annotated[str | None, typer.Option(help="whose images those are")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="of the fit; by default the first one of the run")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="folder of the derivatives")] = Path("decoded"),
 ) -> None:
-    """Decode new data of the run's subjects; every sample gets a score for each candidate."""
+    """Decode new data of the run's subjects; every sample gets a score for each candidate.
+
+    The model under test is fitted on all samples of the run, repeats averaged where the run averages them.
+    """
     from tasks.fmri.decode import decode as run_decode
 
-    for path in run_decode(run, overrides or [], output, bold or [], subject):
+    for path in run_decode(run, overrides or [], output, bold or [], subject, seed):
         print(path)
 
 

@@ -13,9 +13,12 @@ import pandas as pd
 from data.brain.brain import Brain, Brains, VoxelSpace, sample_table
 from data.brain.images import check_same_space, header_tr, masked, open_bold, repetition_time
 from data.brain.recordings import RecordedBrains
+from data.brain.units import repeats_averaged
 from data.errors import DataError
 from tasks.experiment.console import say
 from tasks.experiment.folder import RunError
+from tasks.experiment.report.numbers import count
+from tasks.experiment.state import UNIT, arm_units
 from tasks.fmri.decoder import Decoder, Scores
 from tasks.fmri.derivatives import decoded_table, describe, write_subject
 from tasks.fmri.experiment import FmriExperiment, experiment_of_run
@@ -27,6 +30,7 @@ def decode(
     output: Path,
     bold: Sequence[Path] = (),
     subject: str | None = None,
+    seed: int | None = None,
 ) -> list[Path]:
     """Score new data and write them as BIDS derivatives.
 
@@ -37,6 +41,7 @@ def decode(
         output: the derivatives dataset
         bold: instead, 4-D images without events; every volume is decoded
         subject: whose images those are; may be left out when the run has one subject
+        seed: of the fit; None = the first one of the run
 
     Returns:
         the files written
@@ -49,31 +54,54 @@ def decode(
         raise RunError(f"{run}: say where the new data are: KEY=VALUE of its brains, or images with --bold")
     experiment = experiment_of_run(run)
     known = experiment.brains.load()
+    averages = experiment.repeats == "average"
     if bold:
         new, truth_known = _every_volume(experiment, known, bold, subject), False
+        _warn_of_training(new, known)
     else:
-        moved = experiment_of_run(run, [f"brains.{text}" for text in overrides])
-        new, truth_known = _like_training(moved.brains.load(), known)
-    _warn_of_training(new, known)
-    decoder = fitted_on_everything(experiment, known, run)
+        placed = _placed(experiment_of_run(run, [f"brains.{text}" for text in overrides]).brains.load(), known)
+        _warn_of_training(placed, known)
+        new, truth_known = _in_gallery(repeats_averaged(placed) if averages else placed, known)
+    trained = repeats_averaged(known) if averages else known
+    seed = _first_seed(run, experiment.name) if seed is None else seed
+    say(f"{experiment.name}: fitted on {_counted(trained, averages)}, seed {seed}; decodes {_counted(new, averages)}")
+    decoder = fitted_on_everything(experiment, trained, run, seed)
     scores = decoder.scores(new, list(new.table.index))
     written = [describe(output, f"Decoding of {new.name} by {experiment.name}")]
     for label, brain in new.subjects.items():
         own = scores.of(list(brain.table.index))
         who = brain.table.assign(truth=brain.table[new.truth])
         rows = decoded_table(who, pd.DataFrame(own.matrix, index=own.ids, columns=own.candidates), truth_known)
-        facts = {"Run": str(run), "Candidates": known.candidates, "TruthKnown": truth_known}
+        facts = {
+            "Run": str(run), "Candidates": known.candidates, "TruthKnown": truth_known, "Seed": seed,
+            "Repeats": experiment.repeats,
+        }  # fmt: skip
         written += write_subject(output, label, experiment.name, rows, facts)
         if truth_known:
             say(f"subject {label}: {_right(own, who):.3f} of {len(rows)} samples right, chance {known.chance:.3f}")
     return written
 
 
-def fitted_on_everything(experiment: FmriExperiment, brains: Brains, run: Path) -> Decoder:
+def fitted_on_everything(experiment: FmriExperiment, brains: Brains, run: Path, seed: int) -> Decoder:
     """The model under test, fitted on every sample of the run; a network goes on from what an earlier call left."""
     decoder = copy.deepcopy(experiment.model)
-    decoder.fit(brains, list(brains.table.index), seed=1, folder=run / "decoder")
+    decoder.fit(brains, list(brains.table.index), seed=seed, folder=run / "decoder" / f"seed{seed}")
     return decoder
+
+
+def _first_seed(run: Path, arm: str) -> int:
+    """The lowest seed the run gave its model; 1 where no unit was begun."""
+    named = [UNIT.fullmatch(unit.name) for unit in arm_units(run) if unit.parent.name == arm]
+    return min((int(of["seed"]) for of in named if of), default=1)
+
+
+def _counted(brains: Brains, averages: bool) -> str:
+    """How many samples, and what they are means of."""
+    found = count(len(brains.table), "sample")
+    repeats = brains.table.get("repeats")
+    if repeats is not None:
+        return f"{found} ({int(repeats.sum())} with repeats averaged, as the run asks)"
+    return f"{found} (single volumes, though the run averages repeats)" if averages else found
 
 
 def _warn_of_training(new: Brains, known: Brains) -> None:
@@ -92,13 +120,18 @@ def _right(scores: Scores, who: pd.DataFrame) -> float:
     return float((guess == who.loc[scores.ids, "truth"].to_numpy()).mean())
 
 
-def _like_training(new: Brains, known: Brains) -> tuple[Brains, bool]:
-    """New brains with the voxels and the gallery of the training data; whether their truth is in that gallery."""
+def _placed(new: Brains, known: Brains) -> Brains:
+    """New brains on the voxels of the training data."""
     subjects = {
-        label: replace(brain, x=_on_voxels(brain, known), space=_space(known, label))
+        label: replace(brain, x=_on_voxels(brain, known), space=_space(brain, known))
         for label, brain in new.subjects.items()
     }
-    strange = sorted(set(new.candidates) - set(known.candidates))
+    return replace(new, subjects=subjects)
+
+
+def _in_gallery(new: Brains, known: Brains) -> tuple[Brains, bool]:
+    """New brains with the gallery of the training data; whether their truth is in that gallery."""
+    subjects, strange = new.subjects, sorted(set(new.candidates) - set(known.candidates))
     if strange:
         say(f"'{strange[0]}' is not among the candidates of this run, so nothing of the new data can be called right")
         subjects = {
@@ -108,8 +141,8 @@ def _like_training(new: Brains, known: Brains) -> tuple[Brains, bool]:
     return replace(known, name=new.name, subjects=subjects, account=new.account), not strange
 
 
-def _space(known: Brains, label: str) -> VoxelSpace | None:
-    return known.subjects[label].space if label in known.subjects else None
+def _space(brain: Brain, known: Brains) -> VoxelSpace | None:
+    return known.subjects[brain.subject].space if brain.subject in known.subjects else brain.space
 
 
 def _on_voxels(brain: Brain, known: Brains) -> np.ndarray:
