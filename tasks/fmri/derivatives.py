@@ -27,7 +27,7 @@ _COLUMNS = {
     "onset": {"Description": "Onset of the sample within its run, without the lag.", "Units": "s"},
     "label": "Class that was shown.",
     "truth": "The candidate that is right.",
-    "decoded": "The candidate with the highest score.",
+    "decoded": "The candidate with the highest score; of several seeds, the highest mean score.",
     "correct": "1 when decoded and truth agree.",
 }
 

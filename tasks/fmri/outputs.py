@@ -25,6 +25,11 @@ from tasks.fmri.feature_units import BRAIN_SCORE, ENCODING, MODEL_RSA
 from tasks.fmri.results import Results
 from tasks.fmri.unit import read_maps
 
+TWO_ACCURACIES = (
+    "Accuracy is that of one decoder, the mean over Seeds, where a tie counts as the chance to break it right; "
+    "AccuracyOfMeanScores is that of the column correct, as the scores of this table are means over Seeds."
+)
+
 
 def write_outputs(results: Results, experiment: FmriExperiment, out: Path) -> list[Path]:
     """Write a run as a derivatives dataset.
@@ -68,16 +73,25 @@ def mean_maps(run: Path, arm: str) -> dict[str, dict[str, np.ndarray]]:
 
 
 def _decoded(results: Results, out: Path) -> list[Path]:
-    """The held-out samples of the model under test, the mean score over seeds where there are several."""
+    """The held-out samples of the model under test, the mean score over seeds where there are several.
+
+    What is decoded from mean scores is an average of decoders, which can be right more often than one of them; so the
+    sidecar names both, the accuracy of a decoder as the report has it and that of the table.
+    """
     own = results.predictions[results.predictions["arm"] == results.own]
     if own.empty:
         return []
     scores = own.groupby("sample", sort=False)[results.candidates].mean()
     who = own.drop_duplicates("sample").set_index("sample")
     written: list[Path] = []
+    seeds = sorted(int(seed) for seed in own["seed"].unique())
     for subject, of in who.groupby("subject", sort=False):
-        facts = {**setting(results), **_of_subject(results, str(subject))}
-        written += write_subject(out, str(subject), results.own, decoded_table(of, scores.loc[of.index]), facts)
+        rows = decoded_table(of, scores.loc[of.index])
+        facts = {
+            **setting(results), "Seeds": seeds, **_of_subject(results, str(subject)),
+            "AccuracyOfMeanScores": float(rows["correct"].mean()), "AccuracyNote": TWO_ACCURACIES,
+        }  # fmt: skip
+        written += write_subject(out, str(subject), results.own, rows, facts)
     return written
 
 

@@ -10,9 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from data.brain.units import repeats_averaged
+from tasks.fmri.experiment import experiment_of_run
 from tasks.fmri.train import TASK
 from tests.tasks.fmri.runs import ARMS, fmri, toy_config, written
 from tests.tasks.fmri.toy import AFFINE, CLASSES
+
+NO_CONTROLS = {"permutations": 0, "leakage": False, "geometry": False}
 
 
 def predictions(run: Path, arm: str) -> pd.DataFrame:
@@ -143,7 +147,7 @@ def test_a_subject_with_one_scored_run_has_an_interval_over_its_samples(
 ):
     """Resampling a single run gives it back: an interval of no width."""
     labels = [f"{k}" for k in range(9, 15)]
-    config = toy_config(tmp_path / "runs", controls={"permutations": 0, "leakage": False, "geometry": False})
+    config = toy_config(tmp_path / "runs", controls=NO_CONTROLS)
     config["brains"]["init_args"]["subjects"] = labels
     assert fmri(monkeypatch, "train", "-c", written(tmp_path, config), "--folds", "0", "--quiet") == 0
     summary = pd.read_csv(tmp_path / "runs" / "fmri" / "toy" / "summary.csv", dtype={"subject": str})
@@ -186,6 +190,25 @@ def test_fast_reaches_a_decoder_inside_another(tmp_path: Path):
 
     assert epochs(fast) == [(2, 2), (2, 2)]
     assert epochs(whole) == [(60, 50), (60, 50)]
+
+
+def test_the_sidecar_tells_the_accuracy_of_one_decoder_from_that_of_their_mean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Over seeds, the mean accuracy is not the accuracy of the mean scores, which the table decodes from."""
+    guess = toy_config(tmp_path / "runs", model="tests.tasks.fmri.toy.Guess", baselines={}, controls=NO_CONTROLS)
+    assert fmri(monkeypatch, "train", "-c", written(tmp_path, guess), "--seeds", "1,2", "--quiet") == 0
+    run = tmp_path / "runs" / "fmri" / "toy"
+    summary = pd.read_csv(run / "summary.csv", dtype={"subject": str}).set_index(["subject", "metric"])["value"]
+    differ = False
+    for subject in ("01", "02"):
+        stem = run / "derivatives" / f"sub-{subject}" / "func" / f"sub-{subject}_desc-toy_decoding"
+        said, table = json.loads(stem.with_suffix(".json").read_text()), pd.read_csv(stem.with_suffix(".tsv"), sep="\t")
+        assert said["Seeds"] == [1, 2]
+        assert said["Accuracy"] == pytest.approx(summary[subject, "accuracy"])
+        assert said["AccuracyOfMeanScores"] == pytest.approx(table["correct"].mean())
+        differ |= said["Accuracy"] != said["AccuracyOfMeanScores"]
+    assert differ, "or the test says nothing"
 
 
 @pytest.mark.parametrize(
@@ -250,6 +273,32 @@ def test_decoding_the_training_data_again_is_right_and_says_so(
     assert [f"score_{name}" for name in CLASSES] == [name for name in table if name.startswith("score_")]
     assert fmri(monkeypatch, "decode", finished, "noise=1.0", "-o", tmp_path / "again") == 0
     assert "24 of 24 samples trained this decoder" in capsys.readouterr().err
+
+
+def test_decoding_averages_repeats_as_the_run_does_and_takes_its_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """New data go through what the scored data went through, and the output says what was fitted."""
+    halves = {"class_path": "RunFolds", "init_args": {"folds": 2}}
+    config = toy_config(tmp_path / "runs", repeats="average", split=halves, model=ARMS["Ridge"])
+    assert fmri(monkeypatch, "train", "-c", written(tmp_path, config), "--seeds", "2,3", "--folds", "0", "--quiet") == 0
+    run, at = tmp_path / "runs" / "fmri" / "toy", Path("sub-02") / "func" / "sub-02_desc-toy_decoding"
+    capsys.readouterr()
+    for given, seed in (([], 2), (["--seed", "7"], 7)):
+        out = tmp_path / str(seed)
+        assert fmri(monkeypatch, "decode", run, "noise=1.0", *given, "-o", out) == 0
+        said = capsys.readouterr().err
+        assert f"toy: fitted on 6 samples (24 with repeats averaged, as the run asks), seed {seed}; decodes 6" in said
+        assert "24 of 24 samples trained this decoder" in said
+        facts = json.loads((out / at.with_suffix(".json")).read_text())
+        assert (facts["Seed"], facts["Repeats"]) == (seed, "average")
+    table = pd.read_csv(out / at.with_suffix(".tsv"), sep="\t")
+    assert table["run"].tolist() == ["1+2+3+4"] * 3
+    experiment = experiment_of_run(run)
+    means = repeats_averaged(experiment.brains.load())
+    ridge = experiment.model.fit(means, list(means.table.index), seed=0)
+    own = [i for i in means.table.index if i.startswith("02/")]
+    np.testing.assert_allclose(table.filter(like="score_"), ridge.scores(means, own).matrix, rtol=1e-6)
 
 
 def test_a_subject_the_decoder_does_not_know_is_named(

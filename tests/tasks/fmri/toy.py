@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 
 from data.brain.brain import Brain, Brains, BrainSource, VoxelSpace, sample_table
 from data.errors import DataError
+from tasks.fmri.decoder import Decoder, Scores
 
 CLASSES = ["cat", "face", "house"]
 AFFINE = np.diag([3.0, 3.0, 3.0, 1.0])
@@ -59,3 +63,17 @@ class ToyBrains(BrainSource):
         x = (signal + self.noise * rng.standard_normal(signal.shape)).astype(np.float32)
         table = sample_table(subject, run, [20.0 * (i % 3) for i in range(len(run))], [str(name) for name in label])
         return Brain(subject, x, table, VoxelSpace(mask, AFFINE) if self.affine else None)
+
+
+class Guess(Decoder):
+    """Scores drawn from the seed alone."""
+
+    cross_subject = True
+
+    def fit(self, brains: Brains, train: Sequence[str], *, seed: int, folder: Path | None = None) -> Guess:
+        self.seed = seed
+        return self
+
+    def scores(self, brains: Brains, test: Sequence[str]) -> Scores:
+        drawn = np.random.default_rng(self.seed).standard_normal((len(test), len(brains.candidates)))
+        return Scores(list(test), drawn, list(brains.candidates))
