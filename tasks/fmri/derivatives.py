@@ -193,10 +193,10 @@ def image(space: VoxelSpace, values: Float[np.ndarray, " x"]) -> nib.Nifti1Image
     return nib.Nifti1Image(space.volume(values.astype(np.float32)), space.affine)
 
 
-def write_metrics(out: Path, summary: pd.DataFrame, facts: Mapping[str, Any]) -> list[Path]:
-    """Write the metrics of every arm as `metrics.tsv` with its sidecar."""
-    said = {name: {"Description": words} for name, words in _METRICS.items() if name in summary}
-    return _table_with_sidecar(out / "metrics", summary, facts, said)
+def write_metrics(out: Path, name: str, rows: pd.DataFrame, facts: Mapping[str, Any]) -> list[Path]:
+    """Write metrics of every arm, per subject (`metrics`) or per class (`classes`), as `NAME.tsv` with its sidecar."""
+    said = {column: {"Description": words} for column, words in _METRICS.items() if column in rows}
+    return _table_with_sidecar(out / name, rows, facts, said)
 
 
 def write_comparison(out: Path, name: str, rows: pd.DataFrame, facts: Mapping[str, Any]) -> list[Path]:
@@ -230,11 +230,14 @@ _COMPARED = {
 _METRICS = {
     "arm": "Decoder, baseline or control.",
     "subject": "Subject, or all of them together.",
+    "label": "Class that was shown.",
     "metric": "What was measured.",
     "value": "The measurement.",
     "low": "Lower end of the 95 % interval.",
     "high": "Upper end of the 95 % interval.",
     "n": "Samples.",
+    "units": "Units that the interval resamples.",
+    "note": "What was resampled; of retrieval, in which galleries.",
     "chance": "Value of a guess.",
     "null_p95": "95th percentile of the same metric when labels are permuted within runs.",
     "cuts_runs": "true = runs lie on both sides of the split, and the value may be inflated by a leak.",

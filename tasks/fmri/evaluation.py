@@ -11,10 +11,10 @@ import pandas as pd
 
 from data.brain.order import natural
 from data.errors import DataError
-from tasks.experiment.compare import percentile_interval, resample
 from tasks.experiment.folder import write_whole
 from tasks.experiment.state import nothing_finished
-from tasks.fmri.metrics import MEASURES, compare_judged, judge, places, retrieval, summary, top_k, two_way
+from tasks.fmri.galleries import MANY_SUBJECTS, gallery_hits, retrieval_rows
+from tasks.fmri.metrics import MEASURES, compare_judged, judge, places, summary, top_k, two_way
 from tasks.fmri.permutation import permuted_within_runs
 from tasks.fmri.reconstructed import COLUMNS, judged_reconstructions
 from tasks.fmri.results import Results, read
@@ -25,9 +25,6 @@ ALL = "all"
 
 CHANCE = "chance"
 """A baseline of this name is an end of the scale, not a competitor."""
-
-MANY_SUBJECTS = 5
-"""From so many subjects on, intervals resample subjects: what holds for these people must hold for others."""
 
 _WORTH: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "accuracy": top_k,
@@ -57,9 +54,11 @@ def evaluate_run(run: Path, draws: int = 1000) -> Results:
     unit = resampled_unit(results)
     judged = {arm: judged_samples(results, arm) for arm in results.arms}
     permutations = int((results.config.get("controls") or {}).get("permutations", 0))
-    rows = [row for arm in judged for row in _arm_rows(results, arm, judged[arm], unit, draws, permutations)]
+    hits = {arm: gallery_hits(results, arm) for arm in judged}
+    rows = [row for arm in judged for row in _arm_rows(results, arm, judged[arm], hits[arm], unit, draws, permutations)]
     write_whole(run / "summary.csv", pd.DataFrame(rows).to_csv(index=False))
-    classes = [row for arm in judged for row in _class_rows(arm, judged[arm], len(results.candidates), unit, draws)]
+    size = len(results.candidates)
+    classes = [row for arm in judged for row in _class_rows(arm, judged[arm], hits[arm], size, unit, draws)]
     compared = _compared(results, judged, unit, draws)
     networks = (results.config.get("controls") or {}).get("networks") or {}
     made = [
@@ -105,10 +104,11 @@ def judged_samples(results: Results, arm: str) -> pd.DataFrame:
 
 
 def _arm_rows(
-    results: Results, arm: str, judged: pd.DataFrame, unit: str, draws: int, permutations: int
+    results: Results, arm: str, judged: pd.DataFrame, hits: pd.DataFrame, unit: str, draws: int, permutations: int
 ) -> Iterator[dict[str, Any]]:
     """Every metric of an arm, of all subjects together and of each."""
     own = results.predictions[results.predictions["arm"] == arm]
+    cuts = bool(own["cuts_runs"].astype(bool).any())
     people = sorted(judged["subject"].unique(), key=natural)
     for subject in [ALL, *people] if len(people) > 1 else [ALL]:
         part = judged if subject == ALL else judged[judged["subject"] == subject]
@@ -119,11 +119,12 @@ def _arm_rows(
         rows = summary(part, len(results.candidates), unit=inner, draws=draws)
         null = _null(own[own["sample"].isin(part.index)], results.candidates, permutations)
         for row in rows.to_dict("records"):
-            yield {
-                "arm": arm, "subject": subject, **row, "null_p95": null.get(row["metric"], np.nan),
-                "cuts_runs": bool(own["cuts_runs"].astype(bool).any()),
-            }  # fmt: skip
-    yield from _retrieval_rows(results, arm, own, draws)
+            p95 = null.get(row["metric"], np.nan)
+            yield {"arm": arm, "subject": subject, **row, "null_p95": p95, "cuts_runs": cuts}
+    people = sorted(hits["subject"].unique(), key=natural)
+    for subject in [ALL, *people] if len(people) > 1 else [ALL]:
+        for row in retrieval_rows(hits if subject == ALL else hits[hits["subject"] == subject], draws):
+            yield {"arm": arm, "subject": subject, **row, "null_p95": np.nan, "cuts_runs": cuts}
 
 
 def _null(own: pd.DataFrame, candidates: list[str], permutations: int) -> dict[str, float]:
@@ -145,62 +146,18 @@ def _null(own: pd.DataFrame, candidates: list[str], permutations: int) -> dict[s
     }
 
 
-def _retrieval_rows(results: Results, arm: str, own: pd.DataFrame, draws: int) -> Iterator[dict[str, Any]]:
-    """Retrieval in both directions where each candidate of a gallery was tested once; a run is the smallest."""
-    found = []
-    for (_, number), fold in own.groupby(["seed", "fold"], sort=True):
-        repeated = fold.duplicated(["subject", "truth"]).any()
-        for of, part in fold.groupby(["subject", "run"]) if repeated else [("", fold)]:
-            try:
-                table = part.set_index("sample")
-                square = retrieval(read_scores(part, results.candidates), table, "truth")
-            except DataError:
-                # A candidate was tested more than once even within a run: there is no square matrix to retrieve from.
-                return
-            found.append(square.assign(gallery=f"{number}/{'/'.join(of)}"))
-    every = pd.concat(found)
-    keys = ["direction", "k", "subject", "gallery"]
-    # Another seed is another decoder on the same gallery: it adds nothing that an interval could draw.
-    every = every[every["n"] > 1].groupby(keys, sort=False)[["value", "chance", "n"]].mean().reset_index()
-    people = sorted(every["subject"].unique(), key=natural)
-    for subject in [ALL, *people] if len(people) > 1 else [ALL]:
-        some = every if subject == ALL else every[every["subject"] == subject]
-        for (direction, k), rows in some.groupby(["direction", "k"], sort=False):
-            if (rows["chance"] >= 1).all():
-                continue
-            yield {
-                "arm": arm, "subject": subject, "metric": f"{direction}_top{k}", **_over_galleries(rows, draws),
-                "null_p95": np.nan, "cuts_runs": bool(own["cuts_runs"].astype(bool).any()),
-            }  # fmt: skip
-
-
-def _over_galleries(rows: pd.DataFrame, draws: int) -> dict[str, Any]:
-    """Mean over galleries, larger ones counting for more; an interval over subjects where there are many, else over
-    galleries, and none over one, which resampling only gives back."""
-    weight, value = rows["n"].to_numpy(dtype=float), rows["value"].to_numpy(dtype=float)
-    by_subject = rows["subject"].nunique() >= MANY_SUBJECTS
-    of, names = pd.factorize(rows["subject"] if by_subject else rows["subject"] + "/" + rows["gallery"])
-    sums, sizes = np.bincount(of, weight * value), np.bincount(of, weight)
-    low = high = np.nan
-    if len(names) > 1:
-        counts = resample(len(names), draws)
-        drawn = percentile_interval((counts @ sums) / (counts @ sizes))
-        low, high = drawn.low, drawn.high
-    galleries = f"{len(rows)} galler{'y' if len(rows) == 1 else 'ies'} of {weight.mean():.3g} candidates"
-    return {
-        "value": float(sums.sum() / sizes.sum()), "low": low, "high": high,
-        "chance": float(np.average(rows["chance"], weights=weight)), "n": int(weight.sum()), "units": len(names),
-        "note": f"over {len(names)} subjects, {galleries}" if by_subject else f"over {galleries}",
-    }  # fmt: skip
-
-
-def _class_rows(arm: str, judged: pd.DataFrame, candidates: int, unit: str, draws: int) -> Iterator[dict[str, Any]]:
+def _class_rows(
+    arm: str, judged: pd.DataFrame, hits: pd.DataFrame, candidates: int, unit: str, draws: int
+) -> Iterator[dict[str, Any]]:
+    """Every metric of an arm in each class."""
     for label, part in judged.groupby("label", sort=True):
         inner = unit if len(part[["subject", "run"]].drop_duplicates()) > 1 or unit != "run" else "sample"
-        accuracy = summary(part, candidates, unit=inner, draws=draws).set_index("metric").loc["accuracy"]
-        yield {
-            "arm": arm, "label": label, **accuracy[["value", "low", "high", "n"]].to_dict(),
-        }  # fmt: skip
+        means = summary(part, candidates, unit=inner, draws=draws)
+        # Resampling one sample gives it back: an interval of no width, which would be believed.
+        means.loc[means["units"] == 1, ["low", "high"]] = np.nan
+        rows = means.to_dict("records")
+        for row in (*rows, *retrieval_rows(hits[hits["label"] == label], draws)):
+            yield {"arm": arm, "label": label, **row}
 
 
 def _compared(results: Results, judged: dict[str, pd.DataFrame], unit: str, draws: int) -> pd.DataFrame:

@@ -6,7 +6,7 @@ a decoder that scores everything alike gets exactly chance and an order of colum
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -162,8 +162,8 @@ def confusion(judged: pd.DataFrame, candidates: Sequence[str]) -> pd.DataFrame:
     return counts.reindex(index=list(candidates), columns=list(candidates), fill_value=0).astype(int)
 
 
-def retrieval(scores: Scores, table: pd.DataFrame, truth: str = "stimulus", k: Sequence[int] = (1, 5)) -> pd.DataFrame:
-    """Find the candidate from the brain (forward) and the brain from the candidate (backward), per subject.
+def retrieved(scores: Scores, table: pd.DataFrame, truth: str = "stimulus", k: Sequence[int] = (1, 5)) -> pd.DataFrame:
+    """Find the candidate from the brain (forward) and the brain from the candidate (backward), sample by sample.
 
     Only the candidates that the subject was tested on are the gallery, and both directions read the same square matrix:
     backward of S is forward of S transposed.
@@ -175,14 +175,33 @@ def retrieval(scores: Scores, table: pd.DataFrame, truth: str = "stimulus", k: S
         k: how many of the best count
 
     Returns:
-        Rows of subject, direction, k, value, chance, n (size of the gallery).
+        Rows of sample, subject, direction, k, value (1 = among the best k; a tie counts as its chance), chance, n (size
+        of the gallery).
 
     Raises:
         DataError: a subject has more than one sample of a candidate; average repeats first
     """
-    return pd.DataFrame(
-        list(_directions(scores, table, truth, k)), columns=["subject", "direction", "k", "value", "chance", "n"]
-    )
+    own, parts = table.loc[scores.ids], []
+    for subject, rows in own.groupby("subject", sort=False):
+        if rows[truth].duplicated().any():
+            twice = rows.loc[rows[truth].duplicated(), truth].iloc[0]
+            raise DataError(
+                f"subject {subject}: {truth} '{twice}' was tested more than once, so retrieval has no square matrix; "
+                "average repeats within the test side first"
+            )
+        square, n = scores.of(list(rows.index)).among(list(rows[truth])).matrix, len(rows)
+        for direction, matrix in (("forward", square), ("backward", square.T)):
+            for best in k:
+                hits = {"sample": rows.index, "value": top_k(matrix, np.arange(n), best)}
+                same = {"subject": subject, "direction": direction, "k": best, "chance": min(1.0, best / n), "n": n}
+                parts.append(pd.DataFrame(hits).assign(**same))
+    return pd.concat(parts, ignore_index=True)
+
+
+def retrieval(scores: Scores, table: pd.DataFrame, truth: str = "stimulus", k: Sequence[int] = (1, 5)) -> pd.DataFrame:
+    """Means of `retrieved` per subject: rows of subject, direction, k, value, chance, n (size of the gallery)."""
+    means = retrieved(scores, table, truth, k).groupby(["subject", "direction", "k"], sort=False)
+    return means[["value", "chance", "n"]].first().assign(value=means["value"].mean()).reset_index()
 
 
 def forward(matrix: Float[np.ndarray, "n n"], k: int = 1) -> float:
@@ -193,23 +212,6 @@ def forward(matrix: Float[np.ndarray, "n n"], k: int = 1) -> float:
 def backward(matrix: Float[np.ndarray, "n n"], k: int = 1) -> float:
     """Share of candidates whose own sample is among the best k of its column."""
     return forward(matrix.T, k)
-
-
-def _directions(
-    scores: Scores, table: pd.DataFrame, truth: str, k: Sequence[int]
-) -> Iterator[tuple[str, str, int, float, float, int]]:
-    own = table.loc[scores.ids]
-    for subject, rows in own.groupby("subject", sort=False):
-        if rows[truth].duplicated().any():
-            twice = rows.loc[rows[truth].duplicated(), truth].iloc[0]
-            raise DataError(
-                f"subject {subject}: {truth} '{twice}' was tested more than once, so retrieval has no square matrix; "
-                "average repeats within the test side first"
-            )
-        square, n = scores.of(list(rows.index)).among(list(rows[truth])).matrix, len(rows)
-        for direction, of in (("forward", forward), ("backward", backward)):
-            for best in k:
-                yield str(subject), direction, best, of(square, best), min(1.0, best / n), n
 
 
 def _drawn(judged: pd.DataFrame, unit: str, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

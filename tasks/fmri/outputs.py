@@ -46,8 +46,9 @@ def write_outputs(results: Results, experiment: FmriExperiment, out: Path) -> li
     """
     brains = experiment.brains.load()
     written = [describe(out, f"Decoding of {brains.name}")]
-    if results.summary is not None:
-        written += write_metrics(out, results.summary, {"Run": results.own, **setting(results)})
+    for name, table in (("metrics", results.summary), ("classes", results.classes)):
+        if table is not None:
+            written += write_metrics(out, name, table, {"Run": results.own, **setting(results)})
     written += _decoded(results, out)
     for name in (GEOMETRY, ENCODING, MODEL_RSA, BRAIN_SCORE):
         if (table := results.controls.get(name)) is not None:

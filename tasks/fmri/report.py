@@ -21,7 +21,7 @@ from tasks.fmri.derivatives import Weights, entity, read_weights
 from tasks.fmri.evaluation import judged_samples, resampled_unit
 from tasks.fmri.metrics import confusion
 from tasks.fmri.report_features import encoding_figures, feature_parts, picture_figures, reconstruction_parts
-from tasks.fmri.report_tables import Scoreboard, by_subject, headline, interval_of, leakage_rows, retrieval
+from tasks.fmri.report_tables import Scoreboard, headline, in_parts, interval_of, leakage_rows
 from tasks.fmri.results import Results, read
 
 POSITION = "Position"
@@ -67,7 +67,10 @@ def compose(results: Results) -> Report:
         Section("Features of what was shown", list(feature_parts(results))),
         Section("Reconstruction", list(reconstruction_parts(results))),
         Section("Where in the brain", list(_maps(results))),
-        Section("Subjects and retrieval", [part for part in (by_subject(board), retrieval(board)) if part is not None]),
+        Section(
+            "Retrieval, classes and subjects",
+            list(in_parts(board, results.classes, resampled_unit(results), figures.MOST_CLASSES)),
+        ),
         Section("Data", list(_data(results))),
         *closing_sections(results, "fmri"),
     ]
@@ -161,8 +164,9 @@ def _classes(results: Results, board: Scoreboard, n: str, unit: str) -> Iterator
         return
     labels = list(dict.fromkeys(results.classes["label"].astype(str)))
     values = {}
+    accuracies = results.classes[results.classes["metric"] == "accuracy"]
     for arm in _own_and_rival(results, board):
-        rows = results.classes[results.classes["arm"] == arm].set_index("label")
+        rows = accuracies[accuracies["arm"] == arm].set_index("label")
         values[arm] = [interval_of(rows.loc[label]) for label in labels]
     yield figures.by_group(
         "classes", labels, values, title="Accuracy per class", axis="Accuracy",

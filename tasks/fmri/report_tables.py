@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.experiment.compare import Interval
-from tasks.experiment.report import Measured, MetricRow, MetricTable, Role
+from tasks.experiment.report import Measured, MetricRow, MetricTable, Part, Prose, Role
 from tasks.experiment.report.estimates import Estimate
 from tasks.fmri.evaluation import ALL, CHANCE
 
@@ -23,6 +23,9 @@ TITLES = {
     "backward_top1": ("Backward ↑", "retrieval, top-1"),
     "backward_top5": ("Backward ↑ ", "retrieval, top-5"),
 }
+
+
+OVER_RUNS = "the subject's runs, or over its samples where it has one run"
 
 
 def interval_of(row: Any) -> Interval:
@@ -129,6 +132,30 @@ def headline(board: Scoreboard, ceiling: float | None, on_whom: str) -> MetricTa
     return MetricTable(columns, rows, f"{on_whom} ↑ higher is better.")
 
 
+def in_parts(board: Scoreboard, classes: pd.DataFrame | None, unit: str, most: int) -> Iterator[Part]:
+    """Retrieval of every arm; the model under test per class and per subject; every arm per subject.
+
+    Args:
+        board: of a run
+        classes: of classes.csv
+        unit: what the intervals of classes resample
+        most: classes that a table may hold
+    """
+    if (table := retrieval(board)) is not None:
+        yield table
+    if classes is not None:
+        own = classes[classes["arm"] == board.own].rename(columns={"label": "part"})
+        if (n := own["part"].nunique()) <= most:
+            yield from own_per("class", own, board.own, f"{unit}s")
+        else:
+            yield Prose([f"{n} classes are too many for a table here; classes.csv has every metric of each."])
+    if board.subjects:
+        own = board.rows[(board.rows["arm"] == board.own) & board.rows["subject"].isin(board.subjects)]
+        yield from own_per("subject", own.rename(columns={"subject": "part"}), board.own, OVER_RUNS)
+    if (table := by_subject(board)) is not None:
+        yield table
+
+
 def retrieval(board: Scoreboard) -> MetricTable | None:
     """Brain to candidate and candidate to brain; None where no candidate's gallery is square."""
     shown = [m for m in TITLES if "ward" in m and any(board.of(arm, m) is not None for arm in board.arms)]
@@ -149,6 +176,35 @@ def retrieval(board: Scoreboard) -> MetricTable | None:
     )  # fmt: skip
 
 
+def own_per(kind: str, rows: pd.DataFrame, own: str, over: str) -> Iterator[MetricTable]:
+    """Every metric of the model under test in each class or subject; nothing where there is only one.
+
+    Args:
+        kind: what a row is, `class` or `subject`
+        rows: columns part, metric, value, low, high, chance, note
+        own: the model's name
+        over: what intervals resample, in words
+    """
+    parts = list(dict.fromkeys(rows["part"].astype(str)))
+    there = rows.loc[rows["chance"] < 1, "metric"].unique()
+    both_ways = [m for m in TITLES if "ward" in m and m in there]
+    shown = [m for m in ("accuracy", "two_way", *(both_ways or ["top5"])) if m in there]
+    if len(parts) < 2 or not shown:
+        return
+    found: dict[str, dict[str, Measured]] = {part: {} for part in (*parts, CHANCE)}
+    for row in rows[rows["metric"].isin(shown)].to_dict("records"):
+        title = TITLES[row["metric"]][0]
+        found[str(row["part"])][title] = Measured(float(row["value"]), float(row["low"]), float(row["high"]))
+        found[CHANCE][title] = Measured(float(row["chance"]))
+    galleries = rows.loc[rows["metric"].isin(both_ways), "note"]
+    where = f" Retrieval {galleries.iloc[0]} in {kind} {parts[0]}." if len(galleries) else ""
+    yield MetricTable(
+        {TITLES[m][0]: TITLES[m][1] for m in shown},
+        [MetricRow(part, cells, "chance" if part == CHANCE else "baseline") for part, cells in found.items()],
+        f"{own} per {kind}. Intervals: 95 %, bootstrap over {over}.{where}",
+    )
+
+
 def by_subject(board: Scoreboard) -> MetricTable | None:
     """Accuracy of every arm in every subject; None for one subject."""
     if not board.subjects:
@@ -163,11 +219,7 @@ def by_subject(board: Scoreboard) -> MetricTable | None:
         )
         for subject in board.subjects
     ]
-    return MetricTable(
-        columns,
-        rows,
-        "Accuracy per subject; intervals over the subject's runs, or over its samples where it has one run.",
-    )
+    return MetricTable(columns, rows, f"Accuracy of every arm per subject; intervals over {OVER_RUNS}.")
 
 
 def leakage_rows(table: pd.DataFrame) -> Iterator[list[Any]]:

@@ -21,6 +21,7 @@ from tasks.fmri.metrics import (
     judge,
     places,
     retrieval,
+    retrieved,
     summary,
     top_k,
     two_way,
@@ -98,6 +99,23 @@ def test_retrieval_takes_the_tested_stimuli_of_each_subject_as_gallery():
     assert (found["value"] == 1).all()
     assert (found["n"] == 30).all()
     assert found["chance"].tolist() == [1 / 30, 5 / 30] * 4
+
+
+def test_every_sample_of_a_gallery_is_found_or_not_in_both_directions():
+    """The mean of the hits is the retrieval; turned around, forward and backward change places, sample by sample."""
+    brains = geometry(people=1, stimuli=7)
+    ids = list(brains.table.index[:7])
+    shown = list(brains.table.loc[ids, "stimulus"])
+    matrix = np.random.default_rng(3).standard_normal((7, 7))
+    hits = retrieved(Scores(ids, matrix, shown), brains.table)
+    assert len(hits) == 7 * 2 * 2
+    assert hits["value"].isin([0.0, 1.0]).all()
+    means = retrieval(Scores(ids, matrix, shown), brains.table).set_index(["direction", "k"])["value"]
+    assert hits.groupby(["direction", "k"])["value"].mean().to_dict() == means.to_dict()
+    turned = retrieved(Scores(ids, matrix.T, shown), brains.table)
+    for one, other in (("forward", "backward"), ("backward", "forward")):
+        found = (table.loc[table["direction"] == d, "value"].tolist() for table, d in ((hits, one), (turned, other)))
+        assert next(found) == next(found)
 
 
 def test_retrieval_refuses_repeats():

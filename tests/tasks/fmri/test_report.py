@@ -62,6 +62,16 @@ def test_controls_are_told(page: Page):
         assert words in page.words
 
 
+def test_every_metric_is_shown_per_class_and_per_subject(finished: Path):
+    section = next(of for of in report.compose(read(finished)).sections if of.title.startswith("Retrieval"))
+    tables = {part.caption.split(".")[0]: part for part in section.parts}
+    for kind, parts in (("class", ["cat", "face", "house"]), ("subject", ["01", "02"])):
+        table = tables[f"toy per {kind}"]
+        assert [row.label for row in table.rows] == [*parts, "chance"]
+        assert {"Accuracy ↑", "Two-way ↑", "Forward ↑", "Backward ↑"} == set(table.rows[0].cells)
+    assert "Retrieval over 8 galleries of 3 candidates in class cat" in tables["toy per class"].caption
+
+
 def test_plot_writes_every_figure_as_a_file(finished: Path):
     names = {path.name for path in report.plot(finished)}
     assert {"arms.svg", "confusion.svg", "weights-01-toy.png", "glass-02-toy.png"} <= names

@@ -39,6 +39,26 @@ def test_a_run_leaves_everything_it_promises(finished: Path):
     assert {"forward_top1", "backward_top1"} <= set(summary["metric"]), "each run is a gallery of its classes"
 
 
+def test_every_metric_stands_per_class_and_per_subject_and_adds_up(finished: Path):
+    kinds = {"label": str, "subject": str}
+    summary, classes = (pd.read_csv(finished / f"{name}.csv", dtype=kinds) for name in ("summary", "classes"))
+    whole = summary[(summary["arm"] == "toy") & (summary["subject"] == "all")].set_index("metric")
+    assert {"accuracy", "two_way", "forward_top1", "backward_top1"} <= set(whole.index)
+    people = summary[(summary["arm"] == "toy") & (summary["subject"] != "all")]
+    own = classes[classes["arm"] == "toy"]
+    assert set(own["label"]) == set(CLASSES)
+    for parts, column in ((own, "label"), (people, "subject")):
+        for metric, rows in parts.groupby("metric"):
+            assert not rows[column].duplicated().any()
+            assert rows["n"].sum() == whole.loc[metric, "n"]
+            assert np.average(rows["value"], weights=rows["n"]) == pytest.approx(whole.loc[metric, "value"])
+            assert (rows["chance"] == whole.loc[metric, "chance"]).all()
+    table = pd.read_csv(finished / "derivatives" / "classes.tsv", sep="\t")
+    said = json.loads((finished / "derivatives" / "classes.json").read_text())
+    assert len(table) == len(classes)
+    assert set(table.columns) <= set(said), "every column is described"
+
+
 def test_every_row_of_the_summary_has_chance_and_the_null(finished: Path):
     summary = pd.read_csv(finished / "summary.csv")
     assert summary["chance"].notna().all()
