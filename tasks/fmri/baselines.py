@@ -5,7 +5,6 @@ Voxels are centred (and, but for correlation, scaled) by the training samples of
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +13,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
 from data.brain.brain import Brains
 from data.errors import DataError
 from tasks.fmri.decoder import Decoder, Scores
+from tasks.fmri.discriminants import discriminants
 from tasks.fmri.ridge import ridge_weights
 
 
@@ -161,15 +160,13 @@ class LinearSVM(Linear):
 
 
 class ShrinkageLDA(Linear):
-    """Linear discriminants whose covariance is shrunk by the rule of Ledoit and Wolf, class by class (scikit-learn)."""
+    """Linear discriminants whose covariance is shrunk by the rule of Ledoit and Wolf, class by class as in
+    scikit-learn; of all classes together where one has too few samples. See `discriminants`."""
 
     def solve(
         self, x: Float[np.ndarray, "n x"], of: Int[np.ndarray, " n"], classes: int, seed: int
     ) -> tuple[Float[np.ndarray, "x k"], Float[np.ndarray, " k"]]:
-        with warnings.catch_warnings():
-            # A class with one training sample has no spread of its own, and that is all there is to say of it.
-            warnings.filterwarnings("ignore", message="Only one sample available")
-            return _coefficients(LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(x, of))
+        return discriminants(x, of, classes)
 
 
 def _coefficients(model: Any) -> tuple[np.ndarray, np.ndarray]:

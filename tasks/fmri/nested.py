@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from data.brain.brain import Brains
 from data.brain.splits import LeaveRunsOut, Splitting
+from data.errors import DataError
 from tasks.fmri.decoder import Decoder, Scores
 from tasks.fmri.metrics import judge
 
@@ -43,9 +44,19 @@ class Nested(Decoder):
         return any(decoder.cross_subject for decoder in self.decoders.values())
 
     def fit(self, brains: Brains, train: Sequence[str], *, seed: int, folder: Path | None = None) -> Nested:
-        """Score every decoder on the inner folds, choose, and fit what was chosen on all training samples."""
+        """Score every decoder on the inner folds, choose, and fit what was chosen on all training samples.
+
+        Raises:
+            DataError: the training samples cannot be split again, such as those of a single run
+        """
         inside = replace(brains.only(train), account=[])
-        folds = self.inner.splits(inside)
+        try:
+            folds = self.inner.splits(inside)
+        except DataError as problem:
+            raise DataError(
+                f"Nested cannot choose inside the {len(train)} training samples: {problem}; or name one decoder as "
+                "model (model.class_path=Ridge)"
+            ) from None
         held_out: dict[str, Scores] = {}
         for name, decoder in self.decoders.items():
             parts = []

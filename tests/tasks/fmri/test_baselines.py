@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.covariance import ledoit_wolf as theirs_ledoit_wolf
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.preprocessing import StandardScaler
@@ -26,6 +27,7 @@ from tasks.fmri.baselines import (
     correlations,
 )
 from tasks.fmri.decoder import Decoder, held_out
+from tasks.fmri.discriminants import discriminants, ledoit_wolf
 from tasks.fmri.metrics import judge
 from tasks.fmri.nested import Nested, average
 from tasks.fmri.volumes import FromVolumes
@@ -61,6 +63,31 @@ def test_scores_are_those_of_scikit_learn(decoder: Decoder, theirs):
     if isinstance(decoder, Ridge):
         expected = (expected + 1) / 2
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("samples", "voxels"), [(40, 5), (30, 200)])
+def test_shrinkage_is_the_rule_of_ledoit_and_wolf(samples: int, voxels: int):
+    z = np.random.default_rng(0).standard_normal((samples, voxels)) * np.linspace(0.5, 2, voxels)
+    z -= z.mean(axis=0)
+    covariance, shrunk = theirs_ledoit_wolf(z, assume_centered=True)
+    ours, size = ledoit_wolf(z)
+    assert ours == pytest.approx(shrunk)
+    assert size == pytest.approx(np.trace(covariance) / voxels)
+
+
+@pytest.mark.parametrize("runs", [2, 3])
+def test_discriminants_survive_one_and_two_samples_of_a_class(runs: int):
+    """Of two samples the rule shrinks nothing, and scikit-learn's discriminants are at chance where others are not."""
+    brains = blocks(runs=runs, voxels=300, signal=0.7)
+    assert accuracy(ShrinkageLDA(), brains) > accuracy(Correlation(), brains) - 0.2 > 0.5
+
+
+def test_discriminants_of_a_whole_brain_need_no_covariance_of_its_voxels():
+    draw = np.random.default_rng(0)
+    of = np.arange(24) % 3
+    weights, offset = discriminants(draw.standard_normal((24, 60_000)) + 0.1 * of[:, None], of, 3)
+    assert weights.shape == (60_000, 3), "their covariance would fill 29 GB"
+    assert np.isfinite(offset).all()
 
 
 def test_correlation_is_that_of_the_centred_patterns():
@@ -217,6 +244,13 @@ def test_the_nested_choice_never_sees_the_scored_run():
     )
     assert nested.fit(changed, split.train, seed=0).chosen == before
     assert nested.table.equals(table)
+
+
+def test_a_choice_inside_a_single_training_run_is_refused_with_what_to_do():
+    brains = blocks(runs=2)
+    split = LeaveRunsOut().splits(brains)[0]
+    with pytest.raises(DataError, match=r"cannot choose inside the 4 training samples: .* name one decoder"):
+        Nested({"ridge": Ridge()}).fit(brains, split.train, seed=0)
 
 
 def test_an_average_of_one_decoder_with_itself_ranks_as_it_does():
