@@ -29,7 +29,7 @@ CAUTION = (
 
 
 def explain(run: Path, subject: str | None = None, arm: str | None = None) -> list[Path]:
-    """Write `RUN/explain/SUBJECT/`: explain.html, brain.html to walk through, and the weights as NIfTI.
+    """Write `RUN/explain/ARM/SUBJECT/`: explain.html, brain.html to walk through, and the weights as NIfTI.
 
     Args:
         run: the run folder
@@ -54,7 +54,7 @@ def explain(run: Path, subject: str | None = None, arm: str | None = None) -> li
     brains, maps = experiment_of_run(run).brains.load(), mean_maps(run, arm)
     pages = []
     for label in chosen:
-        folder = run / "explain" / label
+        folder = run / "explain" / arm / label
         space = brains.subjects[label].space if label in brains.subjects else None
         weights = None if space is None or label not in maps else Weights(label, arm, space, maps[label])
         if weights is not None:

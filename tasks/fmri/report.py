@@ -21,7 +21,7 @@ from tasks.fmri.derivatives import Weights, entity, read_weights
 from tasks.fmri.evaluation import judged_samples, resampled_unit
 from tasks.fmri.metrics import confusion
 from tasks.fmri.report_features import encoding_figures, feature_parts, picture_figures, reconstruction_parts
-from tasks.fmri.report_tables import Scoreboard, headline, in_parts, interval_of, leakage_rows
+from tasks.fmri.report_tables import Scoreboard, headline, in_parts, interval_of, leakage_rows, several
 from tasks.fmri.results import Results, read
 
 POSITION = "Position"
@@ -78,7 +78,9 @@ def compose(results: Results) -> Report:
         title=_title(results),
         lead=_lead(results, board),
         sections=[section for section in sections if section.parts],
-        notice=" ".join(filter(None, [_leak_notice(results), notice(results, results.summary is not None)])),
+        notice=" ".join(
+            filter(None, [_leak_notice(results), _folds_notice(results), notice(results, results.summary is not None)])
+        ),
         context=context(results, "fmri"),
     )
 
@@ -135,7 +137,7 @@ def map_figures(results: Results) -> Iterator[Figure]:
 
 
 def _arms(results: Results, board: Scoreboard, n: str, unit: str) -> Iterator[Figure]:
-    caption = f"Held-out samples, with 95 % intervals from resampling {unit}s. {_null_words(results)}"
+    caption = f"Held-out samples, with 95 % intervals from resampling {several(unit)}. {_null_words(results)}"
     for metric, title, axis in (
         ("accuracy", "Every arm on the same samples", "Accuracy (higher is better)"),
         ("two_way", "Two-way identification", "Share of pairs told apart (higher is better)"),
@@ -154,7 +156,7 @@ def _arms(results: Results, board: Scoreboard, n: str, unit: str) -> Iterator[Fi
         yield forest(
             "differences", rows, title=f"Paired differences: {results.own} …",
             axis="Difference in accuracy (right: ours is better)",
-            caption=f"Each difference on the same samples, 95 % interval of a paired bootstrap over {unit}s.",
+            caption=f"Each difference on the same samples, 95 % interval of a paired bootstrap over {several(unit)}.",
             n=n, lines={"no difference": 0.0}, signed=True,
         )  # fmt: skip
 
@@ -170,7 +172,7 @@ def _classes(results: Results, board: Scoreboard, n: str, unit: str) -> Iterator
         values[arm] = [interval_of(rows.loc[label]) for label in labels]
     yield figures.by_group(
         "classes", labels, values, title="Accuracy per class", axis="Accuracy",
-        caption=f"Intervals: 95 %, bootstrap over {unit}s.", n=n, lines=_chance(board),
+        caption=f"Intervals: 95 %, bootstrap over {several(unit)}.", n=n, lines=_chance(board),
     )  # fmt: skip
 
 
@@ -191,7 +193,7 @@ def _result(results: Results, board: Scoreboard) -> Iterator[Part]:
     on_whom = (
         f"{_samples(results)}. Every arm was scored on the same held-out samples. Intervals: 95 %, bootstrap over "
     )
-    yield headline(board, _facts(results).get("ceiling"), f"{on_whom}{unit}s. {_null_words(results)}")
+    yield headline(board, _facts(results).get("ceiling"), f"{on_whom}{several(unit)}. {_null_words(results)}")
     said = [_ceiling_words(results)]
     if results.comparisons is not None and "sentence" in results.comparisons:
         said = [*map(sentence, results.comparisons["sentence"]), *said]
@@ -307,6 +309,10 @@ def _ceiling_words(results: Results) -> str:
     return "No noise ceiling of the accuracy is known for these data, so how much of the reachable was reached is open."
 
 
+def _notices(results: Results) -> list[str]:
+    return [_leak_notice(results), _folds_notice(results), notice(results, results.summary is not None)]
+
+
 def _leak_notice(results: Results) -> str:
     if not results.leaks:
         return ""
@@ -314,6 +320,14 @@ def _leak_notice(results: Results) -> str:
         "RUNS ARE CUT: some runs have samples in training and in test, as this config asks by name. Neighbours in a "
         "run share noise, so every number below may be inflated."
     )
+
+
+def _folds_notice(results: Results) -> str:
+    """A run of some folds looks like one of all, and its few samples like the whole study."""
+    folds, scored = int(_facts(results).get("folds", 0)), results.predictions["fold"].nunique()
+    if not 0 < scored < folds:
+        return ""
+    return f"A first look, not the study: {scored} of {count(folds, 'fold')} {'was' if scored == 1 else 'were'} run."
 
 
 def _samples(results: Results) -> str:

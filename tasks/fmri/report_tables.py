@@ -33,6 +33,11 @@ def interval_of(row: Any) -> Interval:
     return Interval(float(row["value"]), float(row["low"]), float(row["high"]))
 
 
+def several(unit: str) -> str:
+    """What an interval resamples, in the plural."""
+    return "stimuli" if unit == "stimulus" else f"{unit}s"
+
+
 @dataclass(frozen=True)
 class Scoreboard:
     """The summary of a run, seen from its own arm.
@@ -146,7 +151,7 @@ def in_parts(board: Scoreboard, classes: pd.DataFrame | None, unit: str, most: i
     if classes is not None:
         own = classes[classes["arm"] == board.own].rename(columns={"label": "part"})
         if (n := own["part"].nunique()) <= most:
-            yield from own_per("class", own, board.own, f"{unit}s")
+            yield from own_per("class", own, board.own, several(unit))
         else:
             yield Prose([f"{n} classes are too many for a table here; classes.csv has every metric of each."])
     if board.subjects:

@@ -58,7 +58,7 @@ class Fmri(Task):
 
     def finish(self, experiment: FmriExperiment, run: Path, folds: Sequence[int], seeds: Sequence[int]) -> None:
         brains = experiment.brains.load()
-        write_whole(run / "data.json", json.dumps(facts(brains), indent=2))
+        write_whole(run / "data.json", json.dumps(facts(brains, len(experiment.split.splits(brains))), indent=2))
         results = evaluate_run(run)
         assert results.summary is not None
         shown = results.summary[(results.summary["subject"] == ALL) & (results.summary["metric"] == "accuracy")]
@@ -76,10 +76,16 @@ class Fmri(Task):
         return write_report(run)
 
 
-def facts(brains: Brains) -> dict[str, Any]:
-    """What reports say of the data without reading them again."""
+def facts(brains: Brains, folds: int) -> dict[str, Any]:
+    """What reports say of the data without reading them again.
+
+    Args:
+        brains: of the run
+        folds: that its split has, scored or not
+    """
     return {
         "name": brains.name,
+        "folds": folds,
         "candidates": len(brains.candidates),
         "truth": brains.truth,
         "ceiling": brains.ceiling,

@@ -18,6 +18,8 @@ from tasks.experiment.report.estimates import reference_lines
 from tasks.fmri import brain_maps, figures, report
 from tasks.fmri.derivatives import Weights
 from tasks.fmri.explain import explain
+from tasks.fmri.metrics import UNITS
+from tasks.fmri.report_tables import several
 from tasks.fmri.results import read
 from tests.tasks.pages import Page
 
@@ -72,6 +74,10 @@ def test_every_metric_is_shown_per_class_and_per_subject(finished: Path):
     assert "Retrieval over 8 galleries of 3 candidates in class cat" in tables["toy per class"].caption
 
 
+def test_units_of_intervals_stand_in_the_plural():
+    assert [several(unit) for unit in UNITS] == ["runs", "stimuli", "labels", "subjects", "samples"]
+
+
 def test_plot_writes_every_figure_as_a_file(finished: Path):
     names = {path.name for path in report.plot(finished)}
     assert {"arms.svg", "confusion.svg", "weights-01-toy.png", "glass-02-toy.png"} <= names
@@ -103,10 +109,19 @@ def test_a_folder_with_nothing_but_a_config_has_a_page(finished: Path, tmp_path:
         report.write(tmp_path / "nowhere")
 
 
+def test_a_run_of_some_folds_does_not_look_like_the_study(finished: Path, tmp_path: Path):
+    assert "A first look" not in report.compose(read(finished)).notice
+    run = shutil.copytree(finished, tmp_path / "toy")
+    for unit in run.glob("*/fold[123]-seed1"):
+        shutil.rmtree(unit)
+    assert report.compose(read(run)).notice == "A first look, not the study: 1 of 4 folds was run."
+
+
 def test_an_explanation_shows_the_most_used_voxel_where_it_is(finished: Path, tmp_path: Path):
     run = shutil.copytree(finished, tmp_path / "toy")
     (path,) = explain(run, "01")
     page = Page(path.read_text())
+    assert explain(run, "sub-01", "ridge") != [path], "another arm has a page of its own"
     assert page.breaches == []
     assert (path.parent / "brain.html").stat().st_size > 0
     maps = {p.name: p for p in path.parent.glob("sub-01/func/*_weights.nii.gz")}
