@@ -66,7 +66,9 @@ def decode(
     seed = _first_seed(run, experiment.name) if seed is None else seed
     say(f"{experiment.name}: fitted on {_counted(trained, averages)}, seed {seed}; decodes {_counted(new, averages)}")
     decoder = fitted_on_everything(experiment, trained, run, seed)
-    scores = decoder.scores(new, list(new.table.index))
+    elsewhere = _in_new_runs(new)
+    found = decoder.scores(elsewhere, list(elsewhere.table.index))
+    scores = Scores(list(new.table.index), found.matrix, found.candidates)
     written = [describe(output, f"Decoding of {new.name} by {experiment.name}")]
     for label, brain in new.subjects.items():
         own = scores.of(list(brain.table.index))
@@ -87,6 +89,16 @@ def fitted_on_everything(experiment: FmriExperiment, brains: Brains, run: Path, 
     decoder = copy.deepcopy(experiment.model)
     decoder.fit(brains, list(brains.table.index), seed=seed, folder=run / "decoder" / f"seed{seed}")
     return decoder
+
+
+def _in_new_runs(brains: Brains) -> Brains:
+    """The same samples in runs of other names: run-1 of a new session is not run-1 of the training data."""
+    subjects = {}
+    for label, brain in brains.subjects.items():
+        table = brain.table.assign(run="decoded " + brain.table["run"])
+        table.index = pd.Index([f"{label}/decoded {name.partition('/')[2]}" for name in table.index], name="sample")
+        subjects[label] = replace(brain, table=table)
+    return replace(brains, subjects=subjects)
 
 
 def _first_seed(run: Path, arm: str) -> int:

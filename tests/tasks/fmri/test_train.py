@@ -321,6 +321,19 @@ def test_decoding_averages_repeats_as_the_run_does_and_takes_its_seed(
     np.testing.assert_allclose(table.filter(like="score_"), ridge.scores(means, own).matrix, rtol=1e-6)
 
 
+def test_a_new_session_may_call_its_runs_as_the_training_data_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A decoder that refuses runs it was trained on must not take run 1 of other data for one of them."""
+    brains = toy_config(tmp_path)["brains"]
+    volumes = {"class_path": "FromVolumes", "init_args": {"decoder": "Ridge", "volumes": brains}}
+    config = toy_config(tmp_path / "runs", model=volumes, baselines={}, controls=NO_CONTROLS)
+    assert fmri(monkeypatch, "train", "-c", written(tmp_path, config), "--folds", "0", "--quiet") == 0
+    run = tmp_path / "runs" / "fmri" / "toy"
+    assert fmri(monkeypatch, "decode", run, "noise=0.5", "-o", tmp_path / "out") == 0
+    table = pd.read_csv(tmp_path / "out" / "sub-01" / "func" / "sub-01_desc-toy_decoding.tsv", sep="\t", dtype=str)
+    assert table["run"].tolist() == [str(k) for k in range(1, 5) for _ in CLASSES]
+    assert table["sample"].iloc[0] == "01/1/0"
+
+
 def test_a_subject_the_decoder_does_not_know_is_named(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
