@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -10,11 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from data.brain.brain import Brains
 from data.brain.units import repeats_averaged
 from tasks.fmri.experiment import experiment_of_run
 from tasks.fmri.train import TASK
 from tests.tasks.fmri.runs import ARMS, fmri, toy_config, written
-from tests.tasks.fmri.toy import AFFINE, CLASSES
+from tests.tasks.fmri.toy import AFFINE, CLASSES, ToyBrains
 
 NO_CONTROLS = {"permutations": 0, "leakage": False, "geometry": False}
 
@@ -98,6 +100,28 @@ def test_resuming_repeats_only_what_is_missing_and_gives_the_same(
     for path in finished.glob("*/fold*/predictions.csv"):
         mine = tmp_path / "runs" / "fmri" / "toy" / path.relative_to(finished)
         assert mine.read_bytes() == path.read_bytes()
+
+
+def test_a_run_whose_data_changed_does_not_go_on(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """The config is the same, so finished units count as done: one table would hold units of two data sets."""
+    config = written(tmp_path, toy_config(tmp_path / "runs", baselines={}, controls=NO_CONTROLS))
+    assert fmri(monkeypatch, "train", "-c", config, "--folds", "0", "--quiet") == 0
+    assert fmri(monkeypatch, "train", "-c", config, "--folds", "0,1", "--resume", "--quiet") == 0
+    read = ToyBrains.read
+
+    def changed(self: ToyBrains) -> Brains:
+        brains = read(self)
+        one = brains.subjects["02"]
+        return replace(brains, subjects={**brains.subjects, "02": replace(one, x=one.x * 2)})
+
+    monkeypatch.setattr(ToyBrains, "read", changed)
+    capsys.readouterr()
+    assert fmri(monkeypatch, "train", "-c", config, "--resume", "--quiet") == 2
+    said = capsys.readouterr().err
+    assert "subject 02 is not what it was when this run began" in said
+    assert said.count("\n") == 1
 
 
 def test_more_processes_change_no_number(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
