@@ -3,7 +3,8 @@
 The chorales and networks are those of configs/melody/chorales.yaml, in the published split; every token of all four
 voices counts, repeats included. The paper's validation figures (.417 without, .357 with, .335 at best, on a GPU) are
 recalled, not re-read, and no row asks for them: the bars are the project's own for two CPU cores. The epoch is chosen
-on the validation pieces, so test is the figure that nothing was chosen by.
+on the validation pieces, so test is the figure that nothing was chosen by. Trainings go on where they were cut off, in
+`runs/melody/chorales_reproduced` and `chorales_small_reproduced`.
 """
 
 from __future__ import annotations
@@ -14,53 +15,65 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 
-from data.music.chorales import VOICES
+from data.music.chorales import VOICES, Chorales
 from tasks.experiment.compare import percentile_interval, resample
 from tasks.melody.chorale_repeats import LEAST, continued
 from tasks.melody.chorale_tokens import pieces_of
-from tasks.melody.experiment import MelodyExperiment, experiment_of
-from tasks.melody.model import Measurement, MelodyModel, table_of
+from tasks.melody.model import MelodyModel
 from tasks.melody.models.chorale_transformer import ChoraleTransformer, nats_of
-from tasks.melody.train import TASK
-from tasks.reproduce.length_generalisation import LENGTHS, floor, trained
-from tasks.reproduce.length_generalisation import nats as nats_at
+from tasks.melody.results import Results
+from tasks.melody.trained import trained
+from tasks.reproduce import length_generalisation as copying_task
+from tasks.reproduce.length_generalisation import LENGTHS, floor
+from tasks.reproduce.melody_run import trained_run
 from tasks.reproduce.rows import Result, Row, at_least, at_most, close, result
 
 PAPER = "music-transformer"
-CONFIG = "melody/chorales"
+WHOLE, SMALLER = "melody/chorales", "melody/chorales_small"
+OWN, OWN_SMALLER = "chorales_reproduced", "chorales_small_reproduced"
+"""Runs, and their arms with the relative term."""
 FILE = "jsb16_separated.json.xz"
 TABLE = {"valid": 0.578, "test": 0.598}
+TABLES = ("back-off table", "back-off table, one context fewer")
 LSTM = 0.455
 BAR, GAP = 0.43, 0.04
 RECALLED = "paper, recalled: .357 with, .417 without, .335 at best, all on a GPU"
-SMALLER = {"width": 128, "layers": 3, "feed_forward": 512}
+SIZE = "3 layers of 128, "
 SMALL_EPOCHS = 5
 SEEDS, SMALL_SEEDS = (1, 2, 3), (1,)
 GATE, WORSE = 0.05, 1.0
-WITHOUT = "no relative term"
+WITHOUT, TOLD = "no relative term", "told the metre"
 COMPARED = {
     WITHOUT: (None, GAP),
-    "no relative term, sinusoids": (None, 0.0),
-    "told the metre, no relative term": ("told the metre", 0.0),
+    f"{WITHOUT}, sinusoids": (None, 0.0),
+    f"{TOLD}, {WITHOUT}": (TOLD, 0.0),
 }
 """Arm without a relative term -> the arm with it (None = the model under test), by how much it must be worse on valid.
 Bars of 0 say what came out; only the first is asked for."""
 
 
 class Learned(NamedTuple):
-    """Measurements of one arm with one seed, by split; `copying` says what it makes of repeats in validation pieces."""
+    """What one arm with one seed makes of the pieces.
+
+    Attributes:
+        arm: of the run
+        seed: of the training
+        cases: split, case, n, nats: one row per piece
+        copying: what it makes of repeats in validation pieces
+    """
 
     arm: str
     seed: int
-    measured: dict[str, list[Measurement]]
+    cases: pd.DataFrame
     copying: str = ""
 
     def value(self, split: str) -> float:
         """Nats per token."""
-        rows = self.measured[split]
-        return sum(row.nats for row in rows) / sum(row.n for row in rows)
+        rows = self.cases[self.cases["split"] == split]
+        return float(rows["nats"].sum() / rows["n"].sum())
 
 
 def run(data_root: Path, small: bool = False) -> Result:
@@ -68,57 +81,40 @@ def run(data_root: Path, small: bool = False) -> Result:
 
     Args:
         data_root: the imported data set music
-        small: only small networks, for five epochs with one seed: does it run at all?
+        small: only small networks, for five epochs with one seed, in a folder that goes: does it run at all?
 
     Raises:
         DataError: the data set is not there
+        RunError: a training failed
     """
-    file = data_root / FILE
-    whole = experiment(file, {})
-    rows = list(table_rows(learned(whole, list(whole.baselines), 0)))
-    seeds = SMALL_SEEDS if small else SEEDS
-    smaller = experiment(file, SMALLER | ({"epochs": SMALL_EPOCHS} if small else {}))
-    pairs = [one for seed in seeds for one in learned(smaller, [smaller.name, WITHOUT], seed)]
-    size = f"{SMALLER['layers']} layers of {SMALLER['width']}, "
-    rows.append(relative_row(pairs, smaller.name, size, TABLE["valid"], "bar: the table"))
+    file, seeds = data_root / FILE, SMALL_SEEDS if small else SEEDS
+    with tempfile.TemporaryDirectory() as folder:
+        overrides, runs = ([f"let.epochs={SMALL_EPOCHS}"], Path(folder)) if small else ([], Path("runs"))
+        found = learned(trained_run(SMALLER, OWN_SMALLER, [f"music.file={file}", *overrides], seeds, runs), file)
+    rows = list(table_rows([one for name in TABLES for one in found if one.arm == name]))
+    rows.append(relative_row(found, OWN_SMALLER, SIZE, TABLE["valid"], "bar: the table"))
     if not small:
-        rows += gap_rows(pairs, smaller.name, size)
-        found = learned(whole, [whole.name, *whole.rivals], SEEDS[0])
-        for arm in (whole.name, "told the metre"):
+        rows += gap_rows(found, OWN_SMALLER, SIZE)
+        found = learned(trained_run(WHOLE, OWN, [f"music.file={file}"]), file)
+        for arm in (OWN, TOLD):
             rows.append(relative_row(found, arm, "", BAR, f"LSTM measured before {LSTM}; {RECALLED}"))
-        rows += gap_rows(found, whole.name, "")
+        rows += gap_rows(found, OWN, "")
     return result(PAPER, [*rows, *length_rows(seeds)])
 
 
-def experiment(file: Path, sizes: dict[str, int]) -> MelodyExperiment:
-    """The shipped experiment.
-
-    Args:
-        file: of the chorales
-        sizes: options of every network's decoder instead of the config's, and `epochs`
-    """
-    config = TASK.resolved_config([CONFIG], [f"music.file={file}"])
-    arms = [config["model"], *config["rivals"].values()]
-    for options in (arm["init_args"] for arm in arms):
-        options["network"]["init_args"]["decoder"].update({k: v for k, v in sizes.items() if k != "epochs"})
-        options["trainer"]["max_epochs"] = sizes.get("epochs", options["trainer"]["max_epochs"])
-    return experiment_of(config)
-
-
-def learned(of: MelodyExperiment, arms: Sequence[str], seed: int) -> list[Learned]:
-    """Some arms of an experiment, fitted and measured."""
-    music: Any = of.pieces
+def learned(results: Results, file: Path) -> list[Learned]:
+    """Every arm of a finished run with every seed; of those with the relative term also what they make of repeats."""
+    music = Chorales(str(file)).load()
     found = []
-    for arm in arms:
-        model: MelodyModel = of.models[arm]
-        with tempfile.TemporaryDirectory() as folder:
-            model.fit(music, Path(folder), seed)
-        copying = _copying(model, music) if isinstance(model, ChoraleTransformer) else ""
-        found.append(Learned(arm, seed, {split: model.measure(music, split) for split in TABLE}, copying))
+    for (arm, seed), cases in results.measured.groupby(["arm", "seed"], sort=False):
+        judged = arm in (results.own, TOLD)
+        copying = _copying(trained(results.path, str(arm), int(seed))[0], music) if judged else ""
+        found.append(Learned(str(arm), int(seed), cases, copying))
     return found
 
 
-def _copying(model: ChoraleTransformer, music: Any) -> str:
+def _copying(model: MelodyModel, music: Any) -> str:
+    assert isinstance(model, ChoraleTransformer)
     pieces = pieces_of(music, "valid")
     repeats = torch.cat([continued(piece) for piece in pieces])
     nats = torch.cat(nats_of(model.network, pieces)).mean(dim=1)
@@ -152,7 +148,7 @@ def relative_row(found: Sequence[Learned], arm: str, size: str, bar: float, agai
         f"{_interval(own[0], 'valid')}; {len(VOICES) * valid:.3f} per 16th; test {test:.4f}; {len(own)} seed(s); "
         f"{own[0].copying}; {against}"
     )
-    name = "relative" if arm != "told the metre" else "relative, told the metre"
+    name = "relative" if arm != TOLD else "relative, told the metre"
     return at_most(f"{size}{name}, valid", bar, valid, 0.0, note)
 
 
@@ -175,7 +171,7 @@ def length_rows(seeds: Sequence[int]) -> Iterator[Row]:
     """Sequences of four times the trained length: relative attention holds, sinusoids do not."""
     for relative, name in ((True, "relative"), (False, "added sinusoids")):
         values = np.array(
-            [[nats_at(trained_, length, seed) for length in LENGTHS] for seed, trained_ in _models(relative, seeds)]
+            [[copying_task.nats(model, length, seed) for length in LENGTHS] for seed, model in _models(relative, seeds)]
         )
         change = values[:, -1] - values[:, 0]
         note = (
@@ -191,11 +187,11 @@ def length_rows(seeds: Sequence[int]) -> Iterator[Row]:
 
 def _models(relative: bool, seeds: Sequence[int]) -> Iterator[tuple[int, Any]]:
     for seed in seeds:
-        yield seed, trained(relative, seed)
+        yield seed, copying_task.trained(relative, seed)
 
 
 def _interval(one: Learned, split: str) -> str:
-    cases = table_of(one.measured[split])
+    cases = one.cases[one.cases["split"] == split]
     counts = resample(len(cases))
     span = percentile_interval(counts @ cases["nats"].to_numpy() / (counts @ cases["n"].to_numpy()))
     return f"95 % interval over {len(cases)} pieces {span.low:.3f} to {span.high:.3f}"

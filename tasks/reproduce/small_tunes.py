@@ -6,9 +6,7 @@ on the same songs and the bars that follow from them: half of the way from a Mar
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +25,12 @@ from tasks.melody.judged import Judged, judged_songs, others, with_judged
 from tasks.melody.models.notes_network import NotesNetwork, Sizes
 from tasks.melody.models.small_tunes import SmallTunes
 from tasks.melody.promises import broken
-from tasks.melody.results import Results, read
+from tasks.melody.results import Results
 from tasks.melody.rules import Rules, Sampling
 from tasks.melody.segmentation_table import segmentation_rows
 from tasks.melody.trained import trained
 from tasks.melody.vocabulary import Vocabulary
+from tasks.reproduce.melody_run import trained_run
 from tasks.reproduce.rows import Result, Row, at_least, close, result
 
 PAPER = "small-tunes"
@@ -63,7 +62,7 @@ def run(data_root: Path, small: bool = False) -> Result:
     rows += _promises_of_random_weights(book, judged, AT_ONCE * 3 if small else RANDOM)
     rows += _real_beside_real(book, judged)
     if not small:
-        results = _trained_run(notes)
+        results = trained_run(CONFIG, RUN, [f"music.notes={notes}"], SEEDS)
         rows += _worth_of_a_skeleton(results)
         rows += _generated(results)
         rows += _promises_of_trained_weights(results, book, judged)
@@ -122,15 +121,6 @@ def _real_beside_real(book: SongBook, judged: Judged) -> Iterator[Row]:
 
 def _measured(songs: Sequence[Melody], real: Sequence[Melody], book: SongBook) -> dict[str, np.ndarray]:
     return dict(measured(songs, real, book.part("train"), resample(len(real), 200, seed=1), 200))
-
-
-def _trained_run(notes: Path) -> Results:
-    from tasks.melody.train import TASK
-
-    overrides = [f"name={RUN}", f"music.notes={notes}"]
-    with redirect_stdout(sys.stderr):
-        TASK.train([CONFIG], overrides, seeds=SEEDS, resume=True)
-    return read(Path("runs") / "melody" / RUN)
 
 
 def _worth_of_a_skeleton(results: Results) -> Iterator[Row]:

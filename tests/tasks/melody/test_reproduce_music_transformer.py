@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import lzma
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from data.music.song_files import read_json
 from tasks.catalogue import BENCHES, PAPERS
 from tasks.melody import bench
-from tasks.melody.model import Measurement
+from tasks.melody.experiment import experiment_of
 from tasks.melody.models.decoder import DecoderOptions
+from tasks.melody.train import TASK
+from tasks.reproduce import music_transformer as reproduction
 from tasks.reproduce.length_generalisation import floor
 from tasks.reproduce.music_transformer import (
+    FILE,
     SMALLER,
+    TABLES,
+    WHOLE,
     WITHOUT,
     Learned,
-    experiment,
     gap_rows,
     length_rows,
     relative_row,
@@ -28,11 +37,8 @@ TINY = DecoderOptions(width=8, layers=1, heads=2, feed_forward=8, reach=4)
 
 def of(arm: str, valid: float, test: float = 0.5, seed: int = 1) -> Learned:
     """Two pieces of 10 and 30 tokens with that mean."""
-    measured = {
-        split: [Measurement(split, f"{split}-{at}", "token", n, n / 4, n * value) for at, n in enumerate((10, 30))]
-        for split, value in (("valid", valid), ("test", test))
-    }
-    return Learned(arm, seed, measured)
+    rows = [(split, n, n * value) for split, value in (("valid", valid), ("test", test)) for n in (10, 30)]
+    return Learned(arm, seed, pd.DataFrame(rows, columns=["split", "n", "nats"]))
 
 
 def test_the_mean_is_over_tokens():
@@ -78,21 +84,38 @@ def test_at_most_is_an_upper_bound():
 
 
 def test_smaller_networks_differ_in_size_alone():
-    own, smaller = (experiment(Path("chorales.json"), sizes) for sizes in ({}, {**SMALLER, "epochs": 3}))
-    assert list(own.models) == list(smaller.models)
-    for arm in [own.name, *own.rivals]:
-        a, b = own.models[arm], smaller.models[arm]
-        assert (a.fitting, a.transpose) == (b.fitting, b.transpose)
+    own, smaller = (experiment_of(TASK.resolved_config([name], ["let.epochs=3"])) for name in (WHOLE, SMALLER))
+    assert list(smaller.models) == [smaller.name, WITHOUT, *TABLES]
+    for a, b in ((own.model, smaller.model), (own.models[WITHOUT], smaller.models[WITHOUT])):
+        assert (a.fitting, a.transpose, a.trainer) == (b.fitting, b.transpose, b.trainer)
         assert b.trainer.max_epochs == 3
-        assert b.build().decoder.options.width == SMALLER["width"]
+        large, small = (model.build().decoder.options for model in (a, b))
+        assert replace(large, width=128, layers=3, feed_forward=512) == small
     reaches = {arm: own.models[arm].build().decoder.options.reach for arm in [own.name, *own.rivals]}
     assert {arm for arm, reach in reaches.items() if reach is None} == {arm for arm in reaches if WITHOUT in arm}
 
 
+def test_the_small_form_trains_measures_and_leaves_nothing(
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pieces = read_json(shared_data / "music" / FILE)
+    few = {part: [piece[:32] for piece in pieces[part][:4]] for part in ("train", "valid", "test")}
+    (tmp_path / FILE).write_bytes(lzma.compress(json.dumps(few).encode()))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(reproduction, "SMALL_EPOCHS", 1)
+    monkeypatch.setattr(reproduction, "length_rows", lambda seeds: [])
+    rows = reproduction.run(tmp_path, small=True)["rows"]
+    assert [row["name"] for row in rows] == [
+        "back-off table, valid", "back-off table, test", "3 layers of 128, relative, valid",
+    ]  # fmt: skip
+    assert "continue a repeat" in rows[2]["note"]
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
 def test_length_rows_say_the_floor(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("tasks.reproduce.music_transformer.trained", lambda relative, seed: relative)
+    monkeypatch.setattr("tasks.reproduce.length_generalisation.trained", lambda relative, seed: relative)
     monkeypatch.setattr(
-        "tasks.reproduce.music_transformer.nats_at",
+        "tasks.reproduce.length_generalisation.nats",
         lambda relative, length, seed: 0.58 if relative or length == 96 else 1.9,
     )
     relative, waves = length_rows([0, 1])
