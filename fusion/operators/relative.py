@@ -5,13 +5,13 @@ s_ij = (q_i . k_j + q_i . E[min(i - j, reach - 1)] + sum_r q_i . T_r[a_i - a_j])
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import linear, pad, scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
 from fusion.attention import Ability, MultiHead, Read
@@ -99,36 +99,51 @@ class Relative(MultiHead):
     def step(self, new: Tokens, cache: Cache | None = None) -> tuple[Read, Cache]:
         """Read the past and the new tokens (one or a whole prompt); `forward`'s last rows at a fraction of its cost."""
         cache = Cache() if cache is None else cache
-        new = new.zeroed()
-        k, v = self.split_source(new.x)
+        if not new.complete:
+            new, cache.complete = new.zeroed(), False
+        lean = self._lean(new.x) and cache.complete
+        q, k, v = self._projected(new.x, cache) if lean else (self.split_query(new.x), *self.split_source(new.x))
         ids = relation_ids(new.place, self.relations)
         past = cache.extend(k=k, v=v, keep=new.keep, **({} if ids is None else {"ids": ids}))
-        q = self.split_query(new.x)
-        if self._lean(q, past):
-            read = self._newest(q, past["k"], past["v"])
+        if lean:
+            read = self._newest(q, past["k"], past["v"], cache)
         else:
             read = self.attend(q, past["k"], past["v"], keep=past["keep"], ids=past.get("ids"))
         return Read(self.join(read.out), read.lse), cache
 
-    def _lean(self, q: Float[Tensor, "b h n d"], past: Mapping[str, Tensor]) -> bool:
-        """Whether one query reads the past by distances alone: preparing a kernel would cost more than the products."""
-        plain = q.shape[2] == 1 and not self.tables and q.device.type == "cpu" and q.element_size() >= 4
-        return plain and bool(past["keep"].all())
+    def _lean(self, x: Float[Tensor, "b n w"]) -> bool:
+        """Whether one token reads its past by distances alone: preparing a kernel would cost more than the products."""
+        return x.shape[1] == 1 and not self.tables and x.device.type == "cpu" and x.element_size() >= 4
+
+    def _projected(self, x: Float[Tensor, "b 1 w"], cache: Cache) -> Sequence[Float[Tensor, "b h 1 d"]]:
+        """Query, key and value in one product."""
+        layers = self.to_query, self.to_source
+        weight = cache.prepared("weight", lambda: torch.cat([layer.weight for layer in layers]))
+        biased = self.to_query.bias is not None
+        bias = cache.prepared("bias", lambda: torch.cat([layer.bias for layer in layers])) if biased else None
+        return linear(x, weight, bias).view(x.shape[0], 3, self.heads, 1, self.head_width).unbind(dim=1)
 
     def _newest(
-        self, q: Float[Tensor, "b h 1 d"], k: Float[Tensor, "b h s d"], v: Float[Tensor, "b h s d"]
+        self, q: Float[Tensor, "b h 1 d"], k: Float[Tensor, "b h s d"], v: Float[Tensor, "b h s d"], cache: Cache
     ) -> Attended:
-        """The last token reads its past, all of it real: the definition as it stands."""
-        at = k.shape[2] - 1
+        """The last token reads its past, all of it real: the definition in as few products as it takes."""
+        at, scale = k.shape[2] - 1, self.head_width**-0.5
         if self.block is not None:
             low = max(0, (at // self.block - 1) * self.block)
             k, v = k[:, :, low:], v[:, :, low:]
-        bias, s = None, k.shape[2]
-        if self.distance is not None:
-            bias = (q @ self.distance[:, :s].mT).flip(-1) * self.head_width**-0.5
-            if (beyond := s - bias.shape[3]) > 0:
-                bias = torch.cat([bias[..., :1].expand(-1, -1, -1, beyond), bias], dim=-1)
-        return Attended(scaled_dot_product_attention(q, k, v, attn_mask=bias))
+        distance = self.distance
+        if distance is None:
+            return Attended(scaled_dot_product_attention(q, k, v))
+        b, h, s, d = k.shape
+        near = min(s, distance.shape[1])
+        farthest_first = cache.prepared("distance", lambda: distance.flip(1))
+        terms = torch.bmm(q[:, :, 0].transpose(0, 1), farthest_first[:, -near:].mT)
+        if s > near:
+            terms = pad(terms, (s - near, 0), mode="replicate")
+        terms = terms.transpose(0, 1).reshape(b * h, 1, s)
+        q, k, v = (each.reshape(b * h, -1, d) for each in (q, k, v))
+        shares = torch.baddbmm(terms, q, k.mT, beta=scale, alpha=scale).softmax(dim=-1)
+        return Attended(torch.bmm(shares, v).view(b, h, 1, d))
 
     def attend(
         self, q: Float[Tensor, "b h n d"], k: Float[Tensor, "b h s d"], v: Float[Tensor, "b h s d"], **how: Any

@@ -34,6 +34,13 @@ def test_rows_can_be_repeated_for_a_beam(rng: torch.Generator):
     assert torch.equal(held["k"][:, :, :5], first["k"][[1, 1, 0]])
 
 
+def test_a_form_of_the_weights_is_made_once():
+    cache, weight = Cache(), torch.ones(3, requires_grad=True)
+    made = cache.prepared("twice", lambda: weight * 2)
+    assert cache.prepared("twice", lambda: weight * 3) is made
+    assert not made.requires_grad
+
+
 def test_stored_tensors_carry_no_gradient(rng: torch.Generator):
     part = piece(rng, 2)
     part["k"].requires_grad_()

@@ -61,7 +61,9 @@ def test_dropout_takes_the_way_around_and_vanishes_with_its_probability(rng: tor
     assert not torch.allclose(lively(tokens).y, still)
 
 
-@pytest.mark.parametrize("options", [{"reach": 5}, {"reach": 50}, {"reach": None}, {"reach": 5, "block": 4}])
+@pytest.mark.parametrize(
+    "options", [{"reach": 5}, {"reach": 50, "bias": True}, {"reach": None}, {"reach": 5, "block": 4, "head_width": 6}]
+)
 def test_one_more_token_without_padding_is_read_as_in_the_whole(options: dict[str, int | None], rng: torch.Generator):
     """The short way of a decode step, beyond the reach and across blocks."""
     op = Relative(W, H, **options).double()
@@ -71,6 +73,19 @@ def test_one_more_token_without_padding_is_read_as_in_the_whole(options: dict[st
         read, cache = op.step(Tokens.full(tokens.x[:, at : at + 1]), cache)
         rows.append(read.y)
     torch.testing.assert_close(torch.cat(rows, 1), op(tokens).y)
+
+
+def test_a_padding_token_between_steps_is_read_by_none_of_them(rng: torch.Generator):
+    op = Relative(W, H, reach=5).double()
+    keep = torch.ones(2, 12, dtype=torch.bool)
+    keep[1, 6] = False
+    tokens = Tokens(torch.randn(2, 12, W, generator=rng, dtype=torch.float64), keep)
+    cache, rows = None, []
+    for at in range(12):
+        read, cache = op.step(Tokens(tokens.x[:, at : at + 1], keep[:, at : at + 1]), cache)
+        rows.append(read.y)
+    assert not cache.complete
+    torch.testing.assert_close(torch.cat(rows, 1)[keep], op(tokens).y[keep])
 
 
 def test_shifting_all_coordinates_changes_nothing(rng: torch.Generator):
