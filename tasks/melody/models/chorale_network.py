@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,8 @@ from tasks.melody.models.music_transformer import MusicTransformer
 
 START = SYMBOLS
 """Stands before the first 16th."""
+Draw = Callable[[Float[Tensor, "b v"]], Int[Tensor, " b"]]
+"""Chooses a symbol for each piece by its logits."""
 PERIODS = (2.0, 4.0, 8.0, 16.0, 32.0)
 """16ths after which a metre may repeat: an eighth to two bars."""
 
@@ -38,6 +41,16 @@ class ChoraleNetwork(nn.Module, ABC):
         Args:
             symbols: as in `ChoraleBatch`; what stands at padding reaches no real symbol
             keep: which 16ths are real; padding stands at the end
+        """
+
+    @abstractmethod
+    def sample(self, steps: int, draw: Draw, pieces: int = 1) -> Int[Tensor, "b n 4"]:
+        """New pieces from their first 16th on, one symbol after another, with a cache.
+
+        Args:
+            steps: 16ths, at least 1
+            draw: chooses symbols
+            pieces: how many
         """
 
 
@@ -58,11 +71,23 @@ class RasterNetwork(ChoraleNetwork):
         b, n, voices = symbols.shape
         line = symbols.reshape(b, n * voices)
         read = F.pad(line[:, :-1], (1, 0), value=START)
-        time = (torch.arange(n * voices, device=symbols.device) - 1).div(voices, rounding_mode="floor").expand_as(read)
-        grid = torch.stack([time, read], dim=-1).float()
-        place = relations_of(self.transformer.decoder.options, {"time": time.float(), "grid": grid})
-        logits = self.transformer(read, keep.repeat_interleave(voices, dim=1), place)
+        logits = self.transformer(read, keep.repeat_interleave(voices, dim=1), self._place(read, 0))
         return logits[..., :SYMBOLS].view(b, n, voices, SYMBOLS)
+
+    @torch.inference_mode()
+    def sample(self, steps: int, draw: Draw, pieces: int = 1) -> Int[Tensor, "b n 4"]:
+        read, memory, line = torch.full((pieces, 1), START), None, []
+        for at in range(steps * len(VOICES)):
+            logits, memory = self.transformer.step(read, memory, self._place(read, at))
+            read = draw(logits[:, 0, :SYMBOLS])[:, None]
+            line.append(read)
+        return torch.cat(line, dim=1).unflatten(1, (steps, len(VOICES)))
+
+    def _place(self, read: Int[Tensor, "b n"], start: int) -> Place:
+        at = torch.arange(start - 1, start - 1 + read.shape[1], device=read.device)
+        time = at.div(len(VOICES), rounding_mode="floor").expand_as(read)
+        grid = torch.stack([time, read], dim=-1).float()
+        return relations_of(self.transformer.decoder.options, {"time": time.float(), "grid": grid})
 
 
 class StepNetwork(ChoraleNetwork):
@@ -120,16 +145,30 @@ class StepNetwork(ChoraleNetwork):
         logits = self._heads(state, now, before)
         return logits.unflatten(2, (self.patch, len(VOICES))).flatten(1, 2)[:, :length]
 
-    def _token(self, before: Int[Tensor, "b n s"]) -> Float[Tensor, "b n w"]:
+    @torch.inference_mode()
+    def sample(self, steps: int, draw: Draw, pieces: int = 1) -> Int[Tensor, "b n 4"]:
+        before, memory, made = torch.full((pieces, 1, self.slots), START), None, []
+        for at in range(-(-steps // self.patch)):
+            state, memory = self.decoder.step(self._token(before, at), memory, self._place(before, at))
+            known = [before[:, :, slot] for slot in range(self.slots - len(VOICES), self.slots)]
+            for slot in range(self.slots):
+                if slot:
+                    state = state + self.so_far[slot - 1](known[-1])
+                known.append(draw(self.slot_logits(slot, state, known[slot])[:, 0])[:, None])
+            before = torch.stack(known[len(VOICES) :], dim=-1)
+            made.append(before)
+        return torch.cat(made, dim=1).unflatten(2, (self.patch, len(VOICES))).flatten(1, 2)[:, :steps]
+
+    def _token(self, before: Int[Tensor, "b n s"], start: int = 0) -> Float[Tensor, "b n w"]:
         token = sum(table(before[..., slot]) for slot, table in enumerate(self.symbol))
         if self.metre is not None:
-            at = torch.arange(before.shape[1], device=before.device) * self.patch
+            at = torch.arange(start, start + before.shape[1], device=before.device) * self.patch
             angle = 2 * torch.pi * at[:, None] / self.periods
             token = token + self.metre(torch.cat([angle.sin(), angle.cos()], dim=-1))
         return token
 
-    def _place(self, before: Int[Tensor, "b n s"]) -> Place:
-        time = torch.arange(before.shape[1], device=before.device).expand(before.shape[:2])
+    def _place(self, before: Int[Tensor, "b n s"], start: int = 0) -> Place:
+        time = torch.arange(start, start + before.shape[1], device=before.device).expand(before.shape[:2])
         grid = before[..., [-len(VOICES), -1]].float()
         return relations_of(self.decoder.options, {"time": time.float(), "grid": grid})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -227,3 +228,16 @@ def test_a_relation_without_coordinates_is_named():
     network = StepNetwork(DecoderOptions(width=16, layers=1, heads=2, feed_forward=16, relations={"segment": 3}))
     with pytest.raises(ValueError, match=r"relations \['segment'\]; expected some of grid, time"):
         network(torch.zeros(1, 4, 4, dtype=torch.long), torch.ones(1, 4, dtype=torch.bool))
+
+
+@networks
+@pytest.mark.parametrize("steps", [1, 7, 12])
+def test_likeliest_symbols_with_a_cache_are_those_of_the_whole_forward(
+    network: Callable[[], ChoraleNetwork], steps: int
+):
+    model = network().eval()
+    symbols = model.sample(steps, lambda logits: logits.argmax(dim=1), pieces=2)
+    assert symbols.shape == (2, steps, 4)
+    with torch.no_grad():
+        logits = model(symbols, torch.ones(2, steps, dtype=torch.bool))
+    torch.testing.assert_close(logits.gather(-1, symbols[..., None])[..., 0], logits.amax(dim=-1))
