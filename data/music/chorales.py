@@ -10,10 +10,11 @@ from jaxtyping import Int8
 
 from data.errors import DataError
 from data.music.book import PARTS, Part
+from data.music.melody import TICKS, Melody
 from data.music.song_files import read_json
 from data.sources import resolve
 
-SILENT = -1
+SILENT, SIXTEENTH = -1, TICKS // 4
 VOICES = ("soprano", "alto", "tenor", "bass")
 Chorale = Int8[np.ndarray, "_ 4"]
 
@@ -52,3 +53,18 @@ def _chorale(path: Path, part: str, row: int, piece: object) -> Chorale:
     if wrong or (voices < SILENT).any() or (voices > 127).any():
         raise DataError(f"{path}: piece {row} of {part} is not steps of four MIDI numbers; take the separated voices")
     return voices.astype(np.int8)
+
+
+def voices_of(chorale: Chorale) -> list[Melody]:
+    """The voices that sound, as melodies in 4/4 named as in `VOICES`; equal neighbours become one held note."""
+    steps = len(chorale)
+    bars = np.arange(0, steps, 16) * SIXTEENTH
+    found = []
+    for name, voice in zip(VOICES, chorale.T, strict=True):
+        starts = np.r_[0, np.flatnonzero(np.diff(voice)) + 1]
+        lengths, pitch = np.diff(np.r_[starts, steps]), voice[starts]
+        sounds = pitch != SILENT
+        if sounds.any():
+            notes = (starts[sounds] * SIXTEENTH, lengths[sounds] * SIXTEENTH, pitch[sounds])
+            found.append(Melody(name, *notes, bars, (4, 4)))
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -50,10 +51,7 @@ def write_midi(
     Raises:
         DataError: the folder is not there or not writable
     """
-    try:
-        midi_file(melody, skeleton, tempo).save(str(path))
-    except OSError as problem:
-        raise DataError(f"{path}: {problem.strerror or problem}; name another place") from None
+    _save(midi_file(melody, skeleton, tempo), path)
 
 
 def midi_file(
@@ -70,6 +68,31 @@ def midi_file(
         chosen = (melody.onset[skeleton] + shift, melody.duration[skeleton], melody.pitch[skeleton])
         file.tracks.append(_notes("skeleton", 1, *chosen))
     return file
+
+
+def write_voices(path: Path, voices: Sequence[Melody], tempo: float | None = None) -> None:
+    """Write a type 1 file with one track per voice, named as the voice, at 480 ticks a quarter.
+
+    Args:
+        path: of the file
+        voices: at least one; bars, metre and key are those of the first, and bars begin at tick 0 or later
+        tempo: quarters per minute; None = that of the first
+
+    Raises:
+        DataError: the folder is not there or not writable
+    """
+    file = mido.MidiFile(type=1, ticks_per_beat=PER_QUARTER)
+    file.tracks.append(_conductor(voices[0], 0, tempo or tempo_of(voices[0])))
+    for channel, voice in enumerate(voices):
+        file.tracks.append(_notes(voice.name, channel, voice.onset, voice.duration, voice.pitch))
+    _save(file, path)
+
+
+def _save(file: mido.MidiFile, path: Path) -> None:
+    try:
+        file.save(str(path))
+    except OSError as problem:
+        raise DataError(f"{path}: {problem.strerror or problem}; name another place") from None
 
 
 def _conductor(melody: Melody, shift: int, tempo: float) -> mido.MidiTrack:

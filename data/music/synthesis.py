@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import wave
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,14 @@ def synthesise(melody: Melody, tempo: float | None = None, rate: int = RATE) -> 
     if length > _LONGEST:
         raise DataError(f"melody {melody.name}: {length:.0f} s of sound, over {_LONGEST}; cut it or raise the tempo")
     return sines((melody.onset - begin) / second, melody.duration / second, melody.pitch, length, rate)
+
+
+def synthesise_voices(voices: Sequence[Melody], tempo: float, rate: int = RATE) -> Float32[np.ndarray, " s"]:
+    """Voices that sound together from tick 0 on, half as loud as a melody each; half a second of silence at the end."""
+    second = TICKS * tempo / 60
+    length = max(voice.end for voice in voices) / second + 0.5
+    each = [sines(voice.onset / second, voice.duration / second, voice.pitch, length, rate) for voice in voices]
+    return np.clip(sum(each) / 2, -1, 1).astype(np.float32)
 
 
 def sines(

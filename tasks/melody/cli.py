@@ -73,7 +73,9 @@ def evaluate(
 @app.command()
 def generate(
     run: Run,
-    skeleton: Annotated[Path, typer.Option(help="MIDI, ABC, **kern or JSON: a skeleton, or a melody to take one from")],
+    skeleton: Annotated[
+        Path | None, typer.Option(help="MIDI, ABC, **kern or JSON: a skeleton, or a melody to take one from")
+    ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="out.mid; several become out-1.mid, ...")] = Path(
         "out.mid"
     ),
@@ -86,6 +88,7 @@ def generate(
     infill: Annotated[
         str | None, typer.Option(metavar="FROM-TO", help="fill in these bars, from 1, and keep all others")
     ] = None,
+    bars: Annotated[int | None, typer.Option(min=1, help="of a chorale, which needs no skeleton; default: 8")] = None,
     low: Annotated[int | None, typer.Option(help="lowest MIDI pitch that may be added")] = None,
     high: Annotated[int | None, typer.Option(help="highest MIDI pitch that may be added")] = None,
     scale: Annotated[ScaleName, typer.Option(help="pitches that may be added")] = ScaleName.key,
@@ -98,16 +101,17 @@ def generate(
     unit_seed: UnitSeed = None,
     json: Json = False,
 ) -> int:
-    """Melodies that keep every skeleton note, in the given key and metre."""
-    from tasks.melody.generate import Request, generate_files
+    """Melodies that keep every skeleton note, in the given key and metre; or chorales, of a run that learned them."""
+    from tasks.melody.generate import generate_files
+    from tasks.melody.request import Request
 
     request = Request(
-        run, skeleton, output, key=key, metre=metre, seed=seed, top_p=top_p, temperature=temperature, count=count,
+        run, output, skeleton, key=key, metre=metre, seed=seed, top_p=top_p, temperature=temperature, count=count,
         infill=infill, low=low, high=high, scale=scale.value, rho=rho, track=track, wav=wav, roll=roll, arm=arm,
-        unit_seed=unit_seed,
+        unit_seed=unit_seed, bars=bars, stream=stream,
     )  # fmt: skip
     told = (lambda line: print(line, flush=True)) if stream and not json else None
-    rows, bound = generate_files(request, stream=stream, tell=told)
+    rows, bound = generate_files(request, tell=told)
     if json:
         print_json({"run": str(run), "melodies": rows, "rules": bound})
         return DONE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,55 +16,26 @@ from data.music.midi_out import write_midi
 from data.music.song_files import as_json
 from data.music.synthesis import write_wav
 from tasks.experiment.folder import RunFolder, fingerprint, write_whole
-from tasks.melody.composed import Composed
+from tasks.melody.chorale_generate import generate_chorales
+from tasks.melody.composed import Composed, Composer
 from tasks.melody.frame import Frame, infilling
 from tasks.melody.inputs import given
 from tasks.melody.judged import binding
+from tasks.melody.models.chorale_transformer import ChoraleTransformer
 from tasks.melody.piano_roll import write_roll
 from tasks.melody.promises import broken
-from tasks.melody.rules import Rules, Sampling, Scale, scale_of
-from tasks.melody.trained import composer
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked for; see the options of `melody generate`."""
-
-    run: Path
-    skeleton: Path
-    output: Path
-    key: str | None = None
-    metre: str | None = None
-    seed: int = 1
-    top_p: float = 0.9
-    temperature: float = 1.0
-    count: int = 1
-    infill: str | None = None
-    low: int | None = None
-    high: int | None = None
-    scale: Scale = "key"
-    rho: float = 0.3
-    track: str | None = None
-    wav: bool = False
-    roll: bool = False
-    arm: str | None = None
-    unit_seed: int | None = None
-
-    def place(self, number: int) -> Path:
-        """Where a melody goes, numbered from 0."""
-        if self.count == 1:
-            return self.output
-        return self.output.with_name(f"{self.output.stem}-{number + 1}{self.output.suffix}")
+from tasks.melody.request import Request
+from tasks.melody.rules import Rules, Sampling, scale_of
+from tasks.melody.trained import composing, trained
 
 
 def generate_files(
-    request: Request, stream: bool = False, tell: Callable[[str], None] | None = None
+    request: Request, tell: Callable[[str], None] | None = None
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Generate, and write what was asked for.
 
     Args:
         request: what is asked for
-        stream: write each file again as soon as one more phrase is there
         tell: called with a line per phrase while streaming
 
     Returns:
@@ -75,8 +46,23 @@ def generate_files(
         RunError: the run cannot generate
     """
     if request.output.suffix.lower() not in (".mid", ".midi"):
-        raise DataError(f"-o {request.output}: melodies are written as MIDI; give a name that ends in .mid")
-    model, unit = composer(request.run, request.arm, request.unit_seed)
+        raise DataError(f"-o {request.output}: music is written as MIDI; give a name that ends in .mid")
+    model, unit = trained(request.run, request.arm, request.unit_seed)
+    said = {"run": str(request.run), "config": fingerprint(RunFolder.open(request.run).config)}
+    if isinstance(model, ChoraleTransformer):
+        return generate_chorales(request, model, unit, said), []
+    return _melodies(request, composing(model, unit), unit, said, tell)
+
+
+def _melodies(
+    request: Request, model: Composer, unit: Path, said: dict[str, Any], tell: Callable[[str], None] | None
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    if request.skeleton is None:
+        raise DataError(f"{request.run}: its melodies are made from a skeleton; give one with --skeleton FILE")
+    if request.bars is not None:
+        raise DataError(
+            f"--bars {request.bars}: only chorales are of any length; a melody has the bars of its skeleton"
+        )
     song, frame = given(request.skeleton, request.key, request.metre, request.rho, request.track)
     if request.infill is not None:
         frame = infilling(song, frame, *bars_of(request.infill))
@@ -89,10 +75,9 @@ def generate_files(
             of = int(frame.phrase[-1]) + 1
             tell(f"{request.place(row)}: phrase {phrase + 1} of {of}, {len(melody)} notes so far")
 
-    composed = model.compose([frame] * request.count, sampling, rules, on_phrase if stream else None)
+    composed = model.compose([frame] * request.count, sampling, rules, on_phrase if request.stream else None)
     said = {
-        "run": str(request.run),
-        "config": fingerprint(RunFolder.open(request.run).config),
+        **said,
         "unit": unit.name,
         "skeleton": str(request.skeleton),
         "sampling": asdict(sampling),

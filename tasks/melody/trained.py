@@ -45,6 +45,15 @@ def composer(run: Path, arm: str | None = None, seed: int | None = None) -> tupl
         RunError: as `trained`, or this model does not generate from skeletons
     """
     model, unit = trained(run, arm, seed)
+    return composing(model, unit), unit
+
+
+def composing(model: MelodyModel, unit: Path) -> Composer:
+    """The model, if it keeps skeletons.
+
+    Raises:
+        RunError: it does not generate from them
+    """
     if not isinstance(model, Composer) or not model.keeps_skeletons:
         raise RunError(f"{unit.parent}: this model does not generate from skeletons; name another with --arm")
-    return model, unit
+    return model

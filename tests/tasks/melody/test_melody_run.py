@@ -173,7 +173,7 @@ def test_a_skeleton_track_of_a_midi_file_is_the_skeleton(
         (["--infill", "x"], "--infill x: expected two bars, from 1, such as 5-8"),
         (["--low", "90"], "lies outside of the range 90 to 127; widen it"),
         (["--top-p", "2"], "top_p=2.0; expected a temperature above 0 and a share"),
-        (["-o", "out.wav"], "melodies are written as MIDI; give a name that ends in .mid"),
+        (["-o", "out.wav"], "music is written as MIDI; give a name that ends in .mid"),
         (["--arm", "other"], "--arm other: "),
         (["--arm", "Markov table"], "this model does not generate from skeletons"),
         (["--unit-seed", "9"], "no finished unit of toy with seed 9 (fold0-seed1)"),
