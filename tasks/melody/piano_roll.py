@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib as mpl
@@ -41,7 +44,7 @@ def write_roll(path: Path, melody: Melody, skeleton: Skeleton = None, bars: int 
     if path.suffix.lower() not in ENDINGS:
         raise DataError(f"{path}: a picture ends in {' or '.join(ENDINGS)}; rename it")
     style = {**STYLE, "savefig.facecolor": PAPER, "svg.hashsalt": "roll"}
-    with mpl.rc_context(style):
+    with mpl.rc_context(style), _any_script():
         canvas = Canvas(figsize=(760 / 72, _height(melody, bars) / 72), layout="constrained")
         FigureCanvasAgg(canvas)
         _draw(canvas, melody, skeleton, bars)
@@ -62,7 +65,7 @@ def roll_figure(key: str, title: str, melody: Melody, skeleton: Skeleton = None,
         skeleton: see `write_roll`
         bars: in a row
     """
-    with sheet(key, _height(melody, bars), WIDTH) as drawn:
+    with _any_script(), sheet(key, _height(melody, bars), WIDTH) as drawn:
         _draw(drawn.canvas, melody, skeleton, bars)
     marked = 0 if skeleton is None else len(skeleton) if isinstance(skeleton, Melody) else int(skeleton.sum())
     n = f"{len(melody)} notes, {marked} of the skeleton"
@@ -71,6 +74,14 @@ def roll_figure(key: str, title: str, melody: Melody, skeleton: Skeleton = None,
     alt = f"{_heading(melody)}: {n}, {phrases}, from {lowest} to {highest}."
     caption = "Time runs along the bars, numbered below, and goes on in the next row; a box is a phrase."
     return Figure(key, drawn.svg, title, caption, n, alt)
+
+
+@contextmanager
+def _any_script() -> Iterator[None]:
+    """Titles may be in any script: a sign that the font lacks is a box in a PNG, and nobody has to be told."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        yield
 
 
 def _rows(melody: Melody, bars: int) -> list[tuple[int, int]]:
@@ -110,7 +121,8 @@ def _draw(canvas: Canvas, melody: Melody, skeleton: Skeleton, bars: int) -> None
 
 
 def _heading(melody: Melody) -> str:
-    said = [melody.about.get("title", melody.name)[:60]]
+    title = melody.about.get("title", melody.name)
+    said = ["".join(sign for sign in title if sign.isprintable())[:60]]
     if melody.key is not None:
         said.append(str(melody.key))
     if melody.metre is not None:

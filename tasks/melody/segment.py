@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -88,19 +89,33 @@ def train_segmenter(songs: SongSource, path: Path) -> LearnedSegmenter:
     """
     book = songs.load()
     found = fit_segmenter(book.part("train"), book.part("valid"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial_file = path.with_suffix(".part")
-    found.save(partial_file)
-    partial_file.replace(path)
+    _keep(found, path)
     return found
 
 
 def _kept(culture: Culture) -> LearnedSegmenter:
+    """The segmenter of a culture, kept in the data folder; where that cannot be written, trained again each time."""
     path = data_home() / "segmenters" / f"{culture}.npz"
     if path.is_file():
         return LearnedSegmenter.load(path)
-    progress(f"training a segmenter on {culture} songs, once; it is kept as {path}")
-    return train_segmenter(EssenSongs(culture, wrapped="keep"), path)
+    book = EssenSongs(culture, wrapped="keep").load()
+    progress(f"training a segmenter on {len(book.part('train'))} {culture} songs, which takes half a minute")
+    found = fit_segmenter(book.part("train"), book.part("valid"))
+    try:
+        _keep(found, path)
+    except OSError as problem:
+        progress(f"{path}: cannot be kept ({problem.strerror}), so the next time trains again; set FUSION_DATA to a "
+                 "folder that can be written")  # fmt: skip
+    else:
+        progress(f"kept as {path}")
+    return found
+
+
+def _keep(segmenter: LearnedSegmenter, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial_file = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    segmenter.save(partial_file)
+    partial_file.replace(path)
 
 
 def segmented(read: Read, segmenter: Segmenter) -> tuple[Melody, dict[str, Any]]:

@@ -56,6 +56,14 @@ def test_pictures_are_written_in_both_forms(tmp_path: Path):
     assert (tmp_path / "a.svg").read_bytes() == before
 
 
+@pytest.mark.parametrize("title", ["茉莉花", "Xiao n\u0081xu", "cost: $5_x"])
+def test_a_title_may_be_in_any_script(title: str, tmp_path: Path):
+    song = replace(melody(), about={"title": title})
+    write_roll(tmp_path / "a.png", song)
+    assert (tmp_path / "a.png").stat().st_size > 1000
+    assert roll_figure("x", "x", song).alt
+
+
 def test_a_figure_says_what_it_shows():
     song = melody()
     figure = roll_figure("roll", "A tune", song, song.position == 0)

@@ -140,6 +140,21 @@ def test_a_trained_segmenter_is_kept_and_used(tmp_path: Path):
     assert len(found(melody())) == len(melody()) - 1
 
 
+def test_a_segmenter_that_cannot_be_kept_works_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("FUSION_DATA", str(tmp_path))
+    monkeypatch.setattr("tasks.melody.segment.EssenSongs", lambda *_, **__: GeneratedSongs(songs=40))
+    (tmp_path / "segmenters").touch()
+    found = segmenter_of("learned")
+    assert len(found(melody())) == len(melody()) - 1
+    assert "cannot be kept (File exists), so the next time trains again; set FUSION_DATA" in capsys.readouterr().err
+    (tmp_path / "segmenters").unlink()
+    segmenter_of("learned")
+    assert [path.name for path in (tmp_path / "segmenters").iterdir()] == ["han.npz"]
+    assert isinstance(segmenter_of("learned"), LearnedSegmenter)
+
+
 def test_without_data_the_learned_method_says_where_to_get_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FUSION_DATA", str(tmp_path))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
