@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from data.errors import DataError
-from data.music.melody import Melody
+from data.music.melody import TICKS, Melody
 from data.music.midi_out import write_midi
 from data.music.song_files import as_json
 from data.music.synthesis import write_wav
@@ -128,8 +128,8 @@ def _written(
     write_midi(path, one.melody, skeleton)
     row = {"file": str(path), **described(one, frame, rules)}
     account = {name: asdict(bound) for name, bound in one.bound.items()}
-    content = {**said, "number": number + 1, **row, "bound": account, "melody": as_json(one.melody)}
-    content["melody"]["skeleton"] = skeleton.astype(int).tolist()
+    song = as_json(one.melody) | {"skeleton": skeleton.astype(int).tolist()}
+    content = {**said, "number": number + 1, **row, "bound": account, "ticks_per_quarter": TICKS, "songs": [song]}
     write_whole(path.with_suffix(".json"), json.dumps(content, indent=1))
     if request.wav:
         write_wav(path.with_suffix(".wav"), one.melody)

@@ -20,6 +20,7 @@ from tasks.experiment.folder import RunError
 from tasks.melody.cli import main
 from tasks.melody.evaluation import evaluate_run
 from tasks.melody.generation import REAL
+from tasks.melody.inputs import marks_of
 from tasks.melody.judged import Judged, judged_songs, with_judged
 from tasks.melody.results import read
 from tasks.melody.train import TASK
@@ -115,7 +116,9 @@ def test_melodies_are_files_that_keep_the_skeleton(
         again = read_melody(tmp_path / f"out-{number}.mid")
         account = json.loads((tmp_path / f"out-{number}.json").read_text())
         assert account["skeleton_kept"] == account["skeleton_notes"]
-        assert account["melody"]["pitch"] == again.pitch.tolist()
+        (read_back,) = read_file(tmp_path / f"out-{number}.json")
+        assert read_back.pitch.tolist() == again.pitch.tolist()
+        assert marks_of(tmp_path / f"out-{number}.json").sum() == account["skeleton_notes"]
         kept = read_melody(tmp_path / f"out-{number}.mid", "skeleton")
         assert len(kept) == account["skeleton_notes"]
         assert (tmp_path / f"out-{number}.wav").stat().st_size > 1000
