@@ -32,7 +32,8 @@ def likelihood_table(results: Results, first: str) -> MetricTable:
             if row.part == whole:
                 cells[f"{whole}, per 16th"] = Measured(row.per_16th)
         rows.append(MetricRow(arm, cells, _role(arm, results)))
-    cases, seeds = (int(test[name].max()) for name in ("cases", "seeds"))
+    shown = test[test["part"].isin([first, *parts])]
+    cases, seeds = (int(shown[name].max()) for name in ("cases", "seeds"))
     caption = (
         f"Mean -log p on the {count(cases, 'test piece')} that every arm can say, 95 % intervals from resampling "
         f"pieces; {count(seeds, 'seed')}. A dash was not measured: an arm does not predict that part alone."

@@ -138,7 +138,7 @@ def _worth_of_a_skeleton(results: Results) -> Iterator[Row]:
     note = (
         f"{shuffled.mean():.3f} against {none.mean():.3f} with none; tolerance: half of the 95 % interval of the mean"
     )
-    yield at_least("shuffled skeletons: no better than none", none.mean(), shuffled.mean(), half, note)
+    yield at_least("shuffled skeletons: no better than none", float(none.mean()), shuffled.mean(), half, note)
 
 
 def _half_width(results: Results, arm: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -43,6 +44,7 @@ def run_of(own: float, none: float, shuffled: float) -> Results:
 def test_a_gain_and_no_gain_are_told_apart(own: float, shuffled: float, held: list[bool]):
     rows = list(small_tunes._worth_of_a_skeleton(run_of(own, 1.50, shuffled)))
     assert [row["ok"] for row in rows] == held
+    assert json.loads(json.dumps(rows)) == rows
     assert rows[0]["ours"] == pytest.approx(1.50 - own)
     assert "20 notes" in rows[0]["note"]
 
@@ -55,6 +57,7 @@ def test_generated_songs_are_held_to_the_way_from_the_table_to_real_songs():
     ]  # fmt: skip
     made = list(small_tunes._generated(results_of(generation=pd.DataFrame(rows))))
     assert [row["ok"] for row in made] == [True, False, True, True]
+    assert json.loads(json.dumps(made)) == made
     assert made[0]["published"] == pytest.approx((0.760 + 0.965) / 2)
 
 
