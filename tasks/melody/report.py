@@ -60,9 +60,10 @@ def all_figures(results: Results) -> Iterator[Figure]:
 
 
 def headline(results: Results) -> str:
-    """The part that tables show first: the first that the model under test was measured on."""
+    """The part that tables show first: the first that the model under test was measured on, or any arm without it."""
     own = results.measured[results.measured["arm"] == results.own]
-    return "" if own.empty else str(own["part"].iloc[0])
+    rows = results.measured if own.empty else own
+    return "" if rows.empty else str(rows["part"].iloc[0])
 
 
 def _compared_parts(results: Results, test: pd.DataFrame) -> list[str]:

@@ -18,7 +18,7 @@ def likelihood_table(results: Results, first: str) -> MetricTable:
     """Every arm on the test pieces: nats of each part, and of everything per 16th."""
     assert results.summary is not None
     test = results.summary[results.summary["split"] == TEST]
-    own = test[test["arm"] == results.own]["part"].tolist()
+    own = test[test["arm"] == (results.own if results.own in set(test["arm"]) else results.arms[0])]["part"].tolist()
     parts = [part for part in own if part != first][: MOST_PARTS - 1]
     columns = {part: f"nats per {part} (lower is better)" for part in [first, *parts]}
     whole = next((part for part in ("note", "token") if part in own), first)
@@ -32,7 +32,7 @@ def likelihood_table(results: Results, first: str) -> MetricTable:
             if row.part == whole:
                 cells[f"{whole}, per 16th"] = Measured(row.per_16th)
         rows.append(MetricRow(arm, cells, _role(arm, results)))
-    shown = test[test["part"].isin([first, *parts])]
+    shown = test[test["part"].isin(columns)]
     cases, seeds = (int(shown[name].max()) for name in ("cases", "seeds"))
     caption = (
         f"Mean -log p on the {count(cases, 'test piece')} that every arm can say, 95 % intervals from resampling "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -256,3 +257,14 @@ def test_a_run_that_has_not_trained_says_so(run: Path, tmp_path: Path):
     page = Page(TASK.report(bare).read_text())
     assert page.breaches == []
     assert "This run is not complete" in page.words
+
+
+def test_a_page_without_the_model_under_test_shows_the_others(run: Path, tmp_path: Path):
+    left = tmp_path / "left"
+    shutil.copytree(run, left)
+    shutil.rmtree(left / "toy")
+    evaluate_run(left)
+    page = Page(TASK.report(left).read_text())
+    assert page.breaches == []
+    for said in ("Nothing can be concluded yet: no unit of toy", "nats per note (lower is better)", "Markov table"):
+        assert said in page.words
