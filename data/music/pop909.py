@@ -12,6 +12,7 @@ from jaxtyping import Int
 
 from data.errors import DataError
 from data.music.book import SongBook, SongSource, split_by_opening
+from data.music.breaks import without_long_breaks
 from data.music.key import Key
 from data.music.melody import TICKS, Melody
 from data.music.song_files import read_json
@@ -30,12 +31,14 @@ class Pop909Songs(SongSource):
     Args:
         labels: which of the two human labellings gives the phrases
         file: JSON (.xz or not) of songs as id, key, tempo, melody, phrases1, phrases2
+        breaks: barlines between two notes at most; introductions and interludes that are longer lose groups of four
+            bars (`without_long_breaks`); null = all stay as they are
     """
 
-    def __init__(self, labels: Literal[1, 2] = 1, file: str = "music/pop909_melody.json.xz"):
+    def __init__(self, labels: Literal[1, 2] = 1, file: str = "music/pop909_melody.json.xz", breaks: int | None = 8):
         if labels not in (1, 2):
             raise ValueError(f"labels={labels}: expected 1 or 2")
-        self.labels, self.file = labels, file
+        self.labels, self.file, self.breaks = labels, file, breaks
 
     def load(self) -> SongBook:
         path = resolve(self.file)
@@ -46,7 +49,15 @@ class Pop909Songs(SongSource):
         account = [f"{len(songs)} songs, phrases by labelling {self.labels}, split by their openings"]
         if moving := sum("keys" in song.about for song in songs):
             account.append(f"{moving} songs modulate; their first key is taken")
-        return SongBook("pop909", songs, split_by_opening(songs), account)
+        split = split_by_opening(songs)
+        if self.breaks is not None:
+            cut = [without_long_breaks(song, self.breaks) for song in songs]
+            shorter = sum(len(own.bars) < len(song.bars) for own, song in zip(cut, songs, strict=True))
+            account.append(
+                f"{shorter} songs are silent for over {self.breaks} bars, which lose groups of four bars there"
+            )
+            songs = cut
+        return SongBook("pop909", songs, split, account)
 
     def _song(self, path: Path, number: int, row: object) -> Melody:
         try:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data.music.book import SongBook
+from data.music.book import Part, SongBook
 from data.music.melody import Melody
 from data.music.song_files import as_json, read_songs
 from tasks.experiment.folder import write_whole
@@ -63,22 +63,27 @@ JUDGED = Judged()
 
 
 def judged_songs(book: SongBook, judged: Judged) -> list[Melody]:
-    """The held-out songs to be judged: test songs first, then those of the validation part."""
-    vocabulary = Vocabulary.of(book.part("train"))
-    held_out = [song for part in ("test", "valid") for song in book.part(part) if judged.suits(song)]
-    return [song for song in held_out if not vocabulary.lacks(song)][: judged.songs]
+    """The songs to be judged: of the test part, in which `with_judged` put enough of them."""
+    return _suiting(book, judged, "test")[: judged.songs]
 
 
 def with_judged(book: SongBook, judged: Judged) -> SongBook:
-    """The book with every judged song in the test part, so that no choice sees one; training songs stay as they are."""
-    moved = (
-        [song.name for song in judged_songs(book, judged) if book.split[song.name] == "valid"] if judged.songs else []
-    )
-    if not moved:
+    """The book with every judged song in the test part, so that no choice sees one; training songs stay as they are.
+
+    Where the test part has too few, songs of the validation part are moved, at most every other one.
+    """
+    lacking = max(0, judged.songs - len(_suiting(book, judged, "test")))
+    chosen = _suiting(book, judged, "valid")[: min(lacking, len(book.part("valid")) // 2)] if lacking else []
+    if not chosen:
         return book
-    said = f"{len(moved)} songs of the validation part are judged with the test songs, so nothing is chosen on them"
-    split = {**book.split, **dict.fromkeys(moved, "test")}
+    said = f"{len(chosen)} songs of the validation part are judged with the test songs, so nothing is chosen on them"
+    split = {**book.split, **{song.name: "test" for song in chosen}}
     return replace(book, split=split, account=[*book.account, said])  # type: ignore[arg-type]
+
+
+def _suiting(book: SongBook, judged: Judged, part: Part) -> list[Melody]:
+    vocabulary = Vocabulary.of(book.part("train"))
+    return [song for song in book.part(part) if judged.suits(song) and not vocabulary.lacks(song)]
 
 
 def others(book: SongBook, judged: Judged, count: int) -> list[Melody]:

@@ -78,6 +78,12 @@ class SmallTunes(Composer):
         self.network = NotesNetwork(vocabulary, self.sizes)
         sayable, left_out = self.sayable(book.part("train"))
         valid = self.batches(self.sayable(book.part("valid"))[0])
+        if not sayable or not valid:
+            part = "validation" if sayable else "training"
+            raise DataError(
+                f"songs {book.name}: no {part} song that the vocabulary can say ({'; '.join(left_out[:2]) or 'none'}); "
+                "give more songs, or other ones"
+            )
         dataset: Any = list(zip(sayable, self.frames(sayable), strict=True))
         loader: DataLoader[Any] = DataLoader(
             dataset,

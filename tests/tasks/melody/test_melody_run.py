@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+from data.errors import DataError
 from data.music.files import read_file
 from data.music.midi_melody import read_melody
 from data.music.midi_out import write_midi
@@ -23,6 +25,7 @@ from tasks.melody.evaluation import evaluate_run
 from tasks.melody.generation import REAL
 from tasks.melody.inputs import marks_of
 from tasks.melody.judged import Judged, judged_songs, with_judged
+from tasks.melody.models.small_tunes import SmallTunes
 from tasks.melody.results import read
 from tasks.melody.train import TASK
 from tasks.melody.trained import trained
@@ -244,6 +247,17 @@ def test_judged_songs_leave_the_validation_part_and_training_stays():
     assert len(moved.part("valid")) == len(book.part("valid")) - 2
     assert [song.name for song in judged_songs(moved, judged)] != []
     assert "2 songs of the validation part are judged" in moved.account[-1]
+    greedy = with_judged(book, Judged(songs=100))
+    assert len(greedy.part("valid")) == -(-len(book.part("valid")) // 2)
+    judged_of_greedy = {song.name for song in judged_songs(greedy, Judged(songs=100))}
+    assert not judged_of_greedy & {song.name for song in greedy.part("valid")}
+
+
+def test_songs_that_cannot_be_said_are_told(tmp_path: Path):
+    book = GeneratedSongs(30).load()
+    none = replace(book, split=dict.fromkeys(book.split, "train"))
+    with pytest.raises(DataError, match=r"no validation song that the vocabulary can say \(none\); give more songs"):
+        SmallTunes().fit(none, tmp_path, 1)
 
 
 def test_a_run_that_has_not_trained_says_so(run: Path, tmp_path: Path):
