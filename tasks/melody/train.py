@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tasks.melody import unit
 from tasks.melody.evaluation import SHOWN, evaluate_run
 from tasks.melody.experiment import MelodyExperiment
 from tasks.melody.report import write as write_report
+from tasks.melody.vocabulary import Vocabulary
 
 
 class MelodyTask(Task):
@@ -57,9 +59,17 @@ def said_of(music: Any) -> tuple[list[str], str]:
     """Account and name of a collection."""
     if isinstance(music, SongBook):
         counts = ", ".join(f"{len(music.part(part))} {part}" for part in PARTS)
-        return [*music.account, counts], f"songs {music.name}"
+        return [*music.account, counts, *_unsaid(music)], f"songs {music.name}"
     counts = ", ".join(f"{len(pieces)} {part}" for part, pieces in music.items())
     return [f"chorales: {counts}"], "chorales"
+
+
+def _unsaid(book: SongBook) -> list[str]:
+    """A line on the songs that hold what no training song does, or a break of bars that is too long."""
+    vocabulary = Vocabulary.of(book.part("train"))
+    why = Counter(lacking.rsplit(" ", 1)[0] for song in book.songs if (lacking := vocabulary.lacks(song)))
+    reasons = ", ".join(f"{what} {n}" for what, n in why.most_common())
+    return [f"{why.total()} songs that the vocabulary cannot say are left out ({reasons})"] if why else []
 
 
 TASK = MelodyTask()

@@ -45,7 +45,12 @@ class Vocabulary:
         notes.
 
         A song with a longer bar or note cannot be said then: `lacks` tells.
+
+        Raises:
+            DataError: there is no training song
         """
+        if not songs:
+            raise DataError("no training song, so there are no notes to learn; give more songs, or mark their parts")
         widest = max(bar_of_metre(song.metre) for song in songs)
         values = np.concatenate([part for song in songs for part in (song.onset, song.duration)])
         steps = [THIRTY_SECOND, *([TRIPLET] if ((values % 3 > 0) & (values % 4 == 0)).any() else [])]

@@ -27,7 +27,7 @@ from tasks.melody.inputs import marks_of
 from tasks.melody.judged import Judged, judged_songs, with_judged
 from tasks.melody.models.small_tunes import SmallTunes
 from tasks.melody.results import read
-from tasks.melody.train import TASK
+from tasks.melody.train import TASK, said_of
 from tasks.melody.trained import trained
 from tests.tasks.pages import Page
 
@@ -255,9 +255,18 @@ def test_judged_songs_leave_the_validation_part_and_training_stays():
 
 def test_songs_that_cannot_be_said_are_told(tmp_path: Path):
     book = GeneratedSongs(30).load()
+    assert not any("left out" in line for line in said_of(book)[0])
+    far = [song.transposed(24) if book.split[song.name] == "test" else song for song in book.songs]
+    count = len(book.part("test"))
+    assert (
+        f"{count} songs that the vocabulary cannot say are left out (pitch above the gong {count})"
+        in said_of(replace(book, songs=far))[0]
+    )
     none = replace(book, split=dict.fromkeys(book.split, "train"))
     with pytest.raises(DataError, match=r"no validation song that the vocabulary can say \(none\); give more songs"):
         SmallTunes().fit(none, tmp_path, 1)
+    with pytest.raises(DataError, match="no training song, so there are no notes to learn"):
+        said_of(replace(book, split=dict.fromkeys(book.split, "test")))
 
 
 def test_a_run_that_has_not_trained_says_so(run: Path, tmp_path: Path):
