@@ -10,7 +10,7 @@ from data.music.book import SongBook, SongSource
 from data.music.chorales import Chorales
 from tasks.experiment.config import build
 from tasks.experiment.folder import RunFolder
-from tasks.melody.judged import JUDGED, Judged, with_judged
+from tasks.melody.judged import JUDGED, Judged, with_judged, with_keys
 from tasks.melody.model import MelodyModel
 
 
@@ -65,11 +65,13 @@ class MelodyExperiment:
     def pieces(self) -> Any:
         """What `music` loads, read once: a `SongBook` in which songs to be judged are test songs, or parts of chorales.
 
+        Songs of unknown key are left out.
+
         Raises:
             DataError: nothing of it can be read
         """
         music = self.music.load()
-        return with_judged(music, self.judged) if isinstance(music, SongBook) else music
+        return with_judged(with_keys(music), self.judged) if isinstance(music, SongBook) else music
 
     @property
     def models(self) -> dict[str, MelodyModel]:

@@ -81,6 +81,18 @@ def with_judged(book: SongBook, judged: Judged) -> SongBook:
     return replace(book, split=split, account=[*book.account, said])  # type: ignore[arg-type]
 
 
+def with_keys(book: SongBook) -> SongBook:
+    """The book without songs of unknown key: pitches are counted from the key."""
+    unknown = [song.name for song in book.songs if song.key is None]
+    if not unknown:
+        return book
+    few = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
+    said = f"left out: {len(unknown)} songs whose key is unknown ({few}); JSON and ABC files can name it"
+    songs = [song for song in book.songs if song.key is not None]
+    split = {song.name: book.split[song.name] for song in songs}
+    return replace(book, songs=songs, split=split, account=[*book.account, said])
+
+
 def _suiting(book: SongBook, judged: Judged, part: Part) -> list[Melody]:
     vocabulary = Vocabulary.of(book.part("train"))
     return [song for song in book.part(part) if judged.suits(song) and not vocabulary.lacks(song)]

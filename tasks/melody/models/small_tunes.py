@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from data.errors import DataError
-from data.music.book import SongBook
+from data.music.book import PARTS, SongBook
 from data.music.melody import Melody
 from data.music.skeleton import skeleton
 from tasks.experiment.folder import RunError, write_whole
@@ -76,14 +76,15 @@ class SmallTunes(Composer):
         vocabulary = Vocabulary.of(book.part("train"))
         torch.manual_seed(seed)
         self.network = NotesNetwork(vocabulary, self.sizes)
-        sayable, left_out = self.sayable(book.part("train"))
-        valid = self.batches(self.sayable(book.part("valid"))[0])
-        if not sayable or not valid:
-            part = "validation" if sayable else "training"
-            raise DataError(
-                f"songs {book.name}: no {part} song that the vocabulary can say ({'; '.join(left_out[:2]) or 'none'}); "
-                "give more songs, or other ones"
-            )
+        parts = {part: self.sayable(book.part(part)) for part in PARTS[:2]}
+        for part, (said, unsaid) in parts.items():
+            if not said:
+                why = f" ({'; '.join(unsaid[:2])})" if unsaid else ""
+                raise DataError(
+                    f"songs {book.name}: {len(unsaid)} {part} songs, none can be said{why}; give more songs"
+                )
+        sayable, left_out = parts["train"]
+        valid = self.batches(parts["valid"][0])
         dataset: Any = list(zip(sayable, self.frames(sayable), strict=True))
         loader: DataLoader[Any] = DataLoader(
             dataset,

@@ -24,7 +24,7 @@ from tasks.melody.cli import main
 from tasks.melody.evaluation import evaluate_run
 from tasks.melody.generation import REAL
 from tasks.melody.inputs import marks_of
-from tasks.melody.judged import Judged, judged_songs, with_judged
+from tasks.melody.judged import Judged, judged_songs, with_judged, with_keys
 from tasks.melody.models.small_tunes import SmallTunes
 from tasks.melody.results import read
 from tasks.melody.train import TASK, said_of
@@ -253,6 +253,15 @@ def test_judged_songs_leave_the_validation_part_and_training_stays():
     assert not judged_of_greedy & {song.name for song in greedy.part("valid")}
 
 
+def test_songs_of_unknown_key_are_left_out_by_name():
+    book = GeneratedSongs(30).load()
+    assert with_keys(book) is book
+    first = book.songs[0].name
+    left = with_keys(replace(book, songs=[replace(book.songs[0], key=None), *book.songs[1:]]))
+    assert (len(left.songs), set(left.split)) == (29, {song.name for song in book.songs[1:]})
+    assert f"left out: 1 songs whose key is unknown ({first})" in left.account[-1]
+
+
 def test_songs_that_cannot_be_said_are_told(tmp_path: Path):
     book = GeneratedSongs(30).load()
     assert not any("left out" in line for line in said_of(book)[0])
@@ -263,7 +272,7 @@ def test_songs_that_cannot_be_said_are_told(tmp_path: Path):
         in said_of(replace(book, songs=far))[0]
     )
     none = replace(book, split=dict.fromkeys(book.split, "train"))
-    with pytest.raises(DataError, match=r"no validation song that the vocabulary can say \(none\); give more songs"):
+    with pytest.raises(DataError, match="0 valid songs, none can be said; give more songs"):
         SmallTunes().fit(none, tmp_path, 1)
     with pytest.raises(DataError, match="no training song, so there are no notes to learn"):
         said_of(replace(book, split=dict.fromkeys(book.split, "test")))
