@@ -2,12 +2,16 @@
 
 Three properties that published numbers depend on (papers: Xiong 2021, arXiv 2102.03902; CMTA, arXiv 2309.12855):
 the sequence is filled up in FRONT with zero tokens to a multiple of the landmarks, and they act as keys with score 0;
-the inverse is 6 steps of an iteration whose start is scaled over the whole batch and all heads; a filter of length 33
-runs over the tokens in the order in which they came. `Nystrom` is the operator without these.
+the inverse is 6 steps of an iteration whose start is scaled over all heads of an item; a filter of length 33 runs over
+the tokens in the order in which they came. `Nystrom` is the operator without these.
+
+# Usual code: that scale is over the whole batch too. The published models see one item at a time, where it is the same;
+# here items of one length may share a batch and do not change one another.
 
 Less work than the usual code, at the same result to rounding:
 - queries are multiplied with (inverse x gathered values), never with the inverse;
-- zero tokens that fill whole landmarks are one landmark with a weight: short sequences invert small matrices;
+- zero tokens are never projected, and those that fill whole landmarks are one landmark with a weight: short sequences
+  invert small matrices;
 - the last step of the iteration is applied to the values instead of being formed;
 - the rows of a few tokens can be asked for alone.
 """
@@ -71,16 +75,28 @@ class ZeroPaddedNystrom(MultiHead):
         fill = -n % self.landmarks
         run = (n + fill) // self.landmarks
         x = F.pad(sequence.x, (0, 0, fill, 0))
-        means = reduce(x, "b (l run) w -> b l w", "mean", run=run)
-        q_mean, (k_mean, _) = self.split_query(means), self.split_source(means)
-        k, v = self.split_source(x)
-
         zero = max(fill // run - 1, 0)
-        gathered = self.attend(q_mean[:, :, zero:], k, v).out
-        spread = self._invert(q_mean[:, :, zero:], k_mean[:, :, zero:], zero + 1, gathered)
-        spread = torch.cat([spread[:, :, :1].expand(-1, -1, zero, -1), spread], dim=2)
-        out = self.attend(self.split_query(query.x), k_mean, spread).out
-        return Read(self.join(out + self._convolve(v, fill, query.x.shape[1])))
+        means = reduce(x, "b (l run) w -> b l w", "mean", run=run)[:, zero:]
+        q_mean, (k_mean, _) = self.split_query(means), self.split_source(means)
+        k, v = self.split_source(sequence.x)
+
+        gathered = self._attend_weighed(q_mean, F.pad(k, (0, 0, 1, 0)), F.pad(v, (0, 0, 1, 0)), fill)
+        spread = self._invert(q_mean, k_mean, zero + 1, gathered)
+        out = self._attend_weighed(self.split_query(query.x), k_mean, spread, zero + 1)
+        return Read(self.join(out + self._convolve(v, query.x.shape[1])))
+
+    def _attend_weighed(
+        self, q: Float[Tensor, "b h n d"], k: Float[Tensor, "b h l d"], v: Float[Tensor, "b h l d"], first_weighs: int
+    ) -> Float[Tensor, "b h n d"]:
+        """Attention to keys of which the first stands for so many equal ones, or for none.
+
+        Many are a term on the score of one; few are written out, because kernels are faster without such a term.
+        """
+        if first_weighs > k.shape[2]:
+            return self.attend(q, k, v, bias=_log_weights(k, first_weighs)).out
+        if first_weighs != 1:
+            k, v = (torch.cat([x[:, :, :1].expand(-1, -1, first_weighs, -1), x[:, :, 1:]], dim=2) for x in (k, v))
+        return self.attend(q, k, v).out
 
     def _invert(
         self,
@@ -95,12 +111,13 @@ class ZeroPaddedNystrom(MultiHead):
         quotients, in which a column is weighted by how many it stands for; so do the transpose and the iteration. The
         matrix itself is needed, which `attend` does not give.
         """
-        weight = q.new_ones(q.shape[2])
-        weight[0] = first_weighs
-        a = (q * self.head_width**-0.5 @ k.transpose(-1, -2) + weight.log()).softmax(dim=-1)
+        more = _log_weights(k, first_weighs)
+        weight = more.exp().flatten()
+        a = (q * self.head_width**-0.5 @ k.transpose(-1, -2) + more).softmax(dim=-1)
         entries = a / weight
         columns = (entries * weight[:, None]).sum(dim=-2)
-        z = entries.transpose(-1, -2) * weight / (a.sum(dim=-1).max() * columns.max())
+        scale = a.sum(dim=-1).amax(dim=(1, 2)) * columns.amax(dim=(1, 2))
+        z = entries.transpose(-1, -2) * weight / scale[:, None, None, None]
         a, z = a.flatten(0, 1), z.flatten(0, 1)
         one = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
         for _ in range(self.steps - 1):
@@ -114,12 +131,15 @@ class ZeroPaddedNystrom(MultiHead):
         last = 13 * u - 15 * au + 7 * aau - az @ aau
         return (z @ last * 0.25).view_as(gathered)
 
-    def _convolve(self, v: Float[Tensor, "b h s d"], fill: int, rows: int) -> Float[Tensor, "b h n d"]:
-        """The filter of each head over the sequence, for the first `rows` tokens after the filling."""
+    def _convolve(self, v: Float[Tensor, "b h n d"], rows: int) -> Float[Tensor, "b h rows d"]:
+        """The filter of each head over the sequence, for its first `rows` tokens; zeros in front change nothing."""
         reach = self.kernel // 2
-        start = max(fill - reach, 0)
-        window = v[:, :, start : fill + rows + reach]
-        filtered = F.conv2d(
-            F.pad(window, (0, 0, reach, reach)), rearrange(self.filter, "h t -> h 1 t 1"), groups=self.heads
-        )
-        return filtered[:, :, fill - start : fill - start + rows]
+        window = F.pad(v[:, :, : rows + reach], (0, 0, reach, reach))
+        return F.conv2d(window, rearrange(self.filter, "h t -> h 1 t 1"), groups=self.heads)[:, :, :rows]
+
+
+def _log_weights(keys: Float[Tensor, "b h l d"], first_weighs: int) -> Float[Tensor, "1 1 1 l"]:
+    """What is added to the scores of keys of which the first stands for `first_weighs` equal ones."""
+    weights = keys.new_ones(1, 1, 1, keys.shape[2])
+    weights[..., 0] = first_weighs
+    return weights.log()

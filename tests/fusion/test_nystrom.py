@@ -26,7 +26,7 @@ def plain(op: ZeroPaddedNystrom, x: torch.Tensor) -> torch.Tensor:
     q, k, v = heads[0] * d**-0.5, heads[1], heads[2]
     q_mean, k_mean = (t.unflatten(2, (m, -1)).mean(3) for t in (q, k))
     f1, f2, f3 = ((a @ b.transpose(-1, -2)).softmax(-1) for a, b in ((q, k_mean), (q_mean, k_mean), (q_mean, k)))
-    z = f2.transpose(-1, -2) / (f2.sum(-1).max() * f2.sum(-2).max())
+    z = f2.transpose(-1, -2) / (f2.sum(-1).amax((1, 2)) * f2.sum(-2).amax((1, 2)))[:, None, None, None]
     one = torch.eye(m, dtype=x.dtype)
     for _ in range(op.steps):
         fz = f2 @ z

@@ -174,7 +174,7 @@ def define_zero_padded(op: ZeroPaddedNystrom, query: Tokens, _: Tokens | None) -
     q = op.to_query(x).unflatten(-1, (H, -1)).transpose(1, 2) * op.head_width**-0.5
     q_mean, k_mean = (t.unflatten(2, (op.landmarks, -1)).mean(3) for t in (q, k))
     first, a, last = ((s @ t.mT).softmax(-1) for s, t in ((q, k_mean), (q_mean, k_mean), (q_mean, k)))
-    z = a.mT / (a.sum(-1).max() * a.sum(-2).max())
+    z = a.mT / (a.sum(-1).amax((1, 2)) * a.sum(-2).amax((1, 2)))[:, None, None, None]
     eye = torch.eye(op.landmarks, dtype=torch.float64)
     for _ in range(op.steps):
         z = z @ (13 * eye - a @ z @ (15 * eye - a @ z @ (7 * eye - a @ z))) / 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from data.cohort.batch import CohortSizes, PatientBatch
 from encoders.genes import GroupTokens
@@ -38,7 +38,8 @@ class CMTA(SurvivalModel):
     summary.
 
     `published`: the authors' computation to float32 rounding, given the same weights (`cmta_weights.from_reference`):
-    unmasked zero padding, repeated first patches, a grid in file order. Both modalities must be there.
+    unmasked zero padding, repeated first patches, a grid in file order. Both modalities must be there. Patients of a
+    batch change nothing for one another; those whose patches fill squares of one size are computed together.
 
     Args:
         sizes: what the prepared cohort holds
@@ -74,6 +75,7 @@ class CMTA(SurvivalModel):
         self.exact = variant == "exact"
         self.slide = PatchTokens(self.patch_width(), PATCH_WIDTHS[size], dropout, placed=self.exact)
         self.genes = GroupTokens(self.gene_groups(), GENE_WIDTHS[size], dropout)
+        self.square = RepeatToSquare()
 
         def reader() -> AttentionOp:
             return Nystrom(WIDTH, 8, landmarks=landmarks) if self.exact else ZeroPaddedNystrom(WIDTH, 8)
@@ -85,7 +87,7 @@ class CMTA(SurvivalModel):
         self.core = FusionCore(
             WIDTH,
             {
-                "slide": stream(True, None if self.exact else RepeatToSquare()),
+                "slide": stream(True, None if self.exact else self.square),
                 "genes": stream(False),
                 "slide_from_genes": stream(True),
                 "genes_from_slide": stream(False),
@@ -120,24 +122,31 @@ class CMTA(SurvivalModel):
             slide = self.slide(batch.patches, batch.slide_keep, batch.grid, batch.slide)
             return self._predict(slide, self.genes(batch.genes, batch.genes_present))
         genes = self.genes(batch.genes, batch.genes_present)
-        patients = [self._predict(*one) for one in self._one_by_one(batch, genes)]
-        return Prediction(
-            torch.cat([patient.logits for patient in patients]),
-            {name: torch.stack([p.losses[name] for p in patients]).mean() for name in patients[0].losses},
-        )
+        rows, parts = self._by_square(batch)
+        logits: list[Tensor] = []
+        losses: dict[str, Tensor] = {}
+        for at, slide in zip(rows, parts, strict=True):
+            part = self._predict(slide, Tokens.full(genes.x[at]))
+            logits.append(part.logits)
+            for name, term in part.losses.items():
+                losses[name] = losses.get(name, term.new_zeros(())) + term * (len(at) / len(batch))
+        return Prediction(torch.cat(logits)[torch.cat(rows).argsort()], losses)
 
-    def _one_by_one(self, batch: PatientBatch, genes: Tokens) -> list[tuple[Tokens, Tokens]]:
-        """Each patient without padding."""
-        pairs = []
+    def _by_square(self, batch: PatientBatch) -> tuple[list[Tensor], list[Tokens]]:
+        """Patients whose patches fill squares of one size, without padding: which ones, and their patch tokens."""
+        embedded = self.slide(batch.patches, batch.slide_keep).x
+        squares: dict[int, tuple[list[int], list[Tensor]]] = {}
         for i, case in enumerate(batch.case_id):
-            real = batch.slide_keep[i]
-            if not bool(real.any()) or not bool(batch.genes_present[i]):
-                missing = "genes" if bool(real.any()) else "slides"
+            real = batch.slide_keep[i].nonzero()[:, 0]
+            if not len(real) or not bool(batch.genes_present[i]):
+                missing = "genes" if len(real) else "slides"
                 raise ValueError(f"CMTA: patient {case} has no {missing}; variant='published' needs both, use 'exact'")
-            patches = batch.patches[i, real][None]
-            slide = self.slide(patches, patches.new_ones(patches.shape[:2], dtype=torch.bool))
-            pairs.append((slide, Tokens.full(genes.x[i : i + 1])))
-        return pairs
+            square = self.square(Tokens.full(embedded[i, real][None])).x
+            at, own = squares.setdefault(square.shape[1], ([], []))
+            at.append(i)
+            own.append(square)
+        rows = [torch.tensor(at, device=embedded.device) for at, _ in squares.values()]
+        return rows, [Tokens.full(torch.cat(own)) for _, own in squares.values()]
 
     def _predict(self, slide: Tokens, genes: Tokens) -> Prediction:
         fused = self.core({"slide": slide, "genes": genes})

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 import torch
 
-from data.cohort.batch import CohortSizes
+from data.cohort.batch import CohortSizes, PatientBatch
 from tasks.survival.models import CMTA
 from tasks.survival.models.cmta_weights import from_reference
 from tests.tasks.survival_models.cohorts import GROUPS, patients, sizes
@@ -102,6 +103,34 @@ def test_alignment_trains_everything_but_the_head(variant: str, rng: torch.Gener
             assert parameter.grad is None or (parameter.grad == 0).all(), name
     blocks = [model.slide, model.genes, *model.core.streams.values(), *model.core.ops]
     assert all(any((p.grad != 0).any() for p in block.parameters()) for block in blocks)
+
+
+def test_published_patients_of_a_batch_change_nothing_for_one_another(rng: torch.Generator):
+    torch.manual_seed(0)
+    model = CMTA(sizes(), variant="published").eval()
+    lengths = (20, 9, 25, 1, 17)  # squares of 5, 3, 5, 1, 5
+    batch = patients(rng, *lengths)
+    together = model(batch)
+    alone = [model(part) for part in one_by_one(batch, lengths)]
+    torch.testing.assert_close(together.logits, torch.cat([part.logits for part in alone]))
+    for name, term in together.losses.items():
+        torch.testing.assert_close(term, torch.stack([part.losses[name] for part in alone]).mean())
+
+
+def one_by_one(batch: PatientBatch, lengths: tuple[int, ...]) -> Iterator[PatientBatch]:
+    """Batches of one patient without padding."""
+    for i, n in enumerate(lengths):
+        one = slice(i, i + 1)
+        every = ("covariates", "offset", "time", "event", "bins", "genes_present")
+        yield replace(
+            batch,
+            case_id=batch.case_id[one],
+            patches=batch.patches[one, :n],
+            slide_keep=batch.slide_keep[one, :n],
+            grid=None,
+            genes={name: values[one] for name, values in batch.genes.items()},
+            **{name: getattr(batch, name)[one] for name in every},
+        )
 
 
 def test_published_depends_on_the_order_of_the_file_and_exact_does_not(rng: torch.Generator):
