@@ -24,6 +24,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from tasks.experiment.folder import RunError
 from tasks.experiment.launch import in_rank
+from tasks.experiment.precision import TRUE
 from tasks.experiment.ranks import TellParts, shared
 from tasks.experiment.saved import Damaged, read_saved
 from tasks.experiment.signatures import ConfigError, named_class
@@ -188,12 +189,12 @@ def fit(
             accelerator=options.accelerator,
             devices=options.devices,
             strategy=_strategy(options),
-            precision=options.precision,
+            precision=None if options.precision in TRUE else options.precision,
             accumulate_grad_batches=options.accumulate_grad_batches,
             gradient_clip_val=options.gradient_clip_val,
             deterministic=options.deterministic,
             # Never SLURM's: a unit inside a job has the devices of its own machine.
-            plugins=[WholeCheckpoints(), LightningEnvironment()],
+            plugins=[WholeCheckpoints(), LightningEnvironment(), *_true_precision(options)],
             use_distributed_sampler=False,
             logger=[CSVLogger(folder, name="", version=f"log-{sitting}"), *loggers(options.loggers)],
             callbacks=[StepSeed(seed), *callbacks, SaveEpochs(folder, of), *progress],
@@ -203,6 +204,10 @@ def fit(
             num_sanity_val_steps=0,
         )
         trainer.fit(module, loader, ckpt_path=newest_checkpoint(folder, of), weights_only=True)
+
+
+def _true_precision(options: TrainerOptions) -> list[Any]:
+    return [TRUE[options.precision]()] if options.precision in TRUE else []
 
 
 def _strategy(options: TrainerOptions) -> Any:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from data.cohort.batch import PatientBatch
+from tasks.experiment.precision import converted
 from tasks.experiment.ranks import gathered
 from tasks.survival.concordance import harrell
 from tasks.survival.follow_up import FollowUp
@@ -97,14 +98,17 @@ def of_all_ranks(prediction: Prediction, batch: PatientBatch, parts: Sequence[in
 
 @torch.no_grad()
 def logits_of(model: SurvivalModel, batches: Iterable[PatientBatch]) -> tuple[list[str], Float[Tensor, "n k"]]:
-    """Identifiers and logits of all patients, in evaluation mode, on the model's device; the mode is restored."""
+    """Identifiers and logits of all patients, in evaluation mode; the mode is restored.
+
+    Batches go to the model's device and take the width of its numbers; logits are float32 on the CPU.
+    """
     training = model.training
     model.eval()
-    device = next(model.parameters()).device
+    weights = next(model.parameters())
     case_ids, logits = [], []
     for batch in batches:
         case_ids += batch.case_id
-        logits.append(model(batch.to(device)).logits.float().cpu())
+        logits.append(model(converted(batch.to(weights.device), weights.dtype)).logits.float().cpu())
     model.train(training)
     return case_ids, torch.cat(logits)
 
