@@ -46,6 +46,12 @@ class Paper(NamedTuple):
 
 
 PAPERS = {
+    "cmta": Paper(
+        "CMTA: what fusing slides with genes adds, over what the slides know (Zhou & Chen, ICCV 2023), semi-real",
+        "tasks.reproduce.cmta",
+        "tcga",
+        "optional: --features FOLDER of the real slides",
+    ),
     "mcat-predictions": Paper(
         "MCAT's published held-out risks, measured again (Chen et al., ICCV 2021)",
         "tasks.reproduce.mcat_predictions",
@@ -120,20 +126,27 @@ def listing(kind: str) -> list[dict[str, Any]]:
     return kinds[kind]()
 
 
-def reproduction(key: str) -> Callable[[bool], Result]:
+def reproduction(key: str, features: Path | None = None) -> Callable[[bool], Result]:
     """The function that reproduces a paper; it takes `small`.
 
+    Args:
+        key: of `PAPERS`
+        features: folder with features of real slides, for a paper that reads some
+
     Raises:
-        ConfigError: there is no such paper
+        ConfigError: there is no such paper, or it reads no features
     """
     if key not in PAPERS:
         raise ConfigError(f"reproduce {key}: no such paper{did_you_mean(key, PAPERS)} (there are {', '.join(PAPERS)})")
     from data.sources import resolve
 
     paper = PAPERS[key]
-    folder = resolve(paper.needs) if paper.needs else None
     run: Callable[..., Result] = importlib.import_module(paper.module).run
-    return lambda small: run(folder, small)
+    given = {} if features is None else {"features": features}
+    if lacking := given.keys() - inspect.signature(run).parameters.keys():
+        raise ConfigError(f"reproduce {key}: it reads no slides, so leave out --{lacking.pop()}")
+    folder = resolve(paper.needs) if paper.needs else None
+    return lambda small: run(folder, small, **given)
 
 
 def reproduction_page(key: str, result: Any, path: Path) -> Path:

@@ -162,12 +162,15 @@ def reproduce(
     small: Annotated[bool, typer.Option("--small", help="the form that ends within three minutes")] = False,
     report: Annotated[Path | None, typer.Option(help="write the rows and their figures as a page")] = None,
     write: Annotated[bool, typer.Option("--write", help="put the table into ./REPRODUCED.md")] = False,
+    features: Annotated[
+        Path | None, typer.Option(help="of cmta: folder with slide features, one folder in it per cohort")
+    ] = None,
     json: Json = False,
 ) -> int:
     """Published figures beside ours: one row each, with the tolerance and why."""
     from tasks.catalogue import PAPERS, reproduction, reproduction_page
 
-    result = reproduction(paper)(small)
+    result = reproduction(paper, features)(small)
     if report is not None:
         reproduction_page(paper, result, report)
     if write:
@@ -181,6 +184,8 @@ def reproduce(
         print_json(result)
     else:
         print_table(result["rows"])
+        for sentence in result.get("said", ()):
+            print(sentence)
         print(f"{paper}: {'reproduced' if result['ok'] else 'NOT reproduced'}")
     return DONE if result["ok"] else SOME_FAILED
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.experiment.report import Figure, Report, Section, Table
+from tasks.experiment.report import Figure, Prose, Report, Section, Table
 from tasks.reproduce.rows import Result
 
 
@@ -31,7 +31,8 @@ def write(result: Result, what: str, drawn: Sequence[Figure], path: Path) -> Pat
         ["what", "published", "ours", "tolerance", "holds", "note"], rows,
         "Where nothing was published, the column holds the bar that the row has to reach; its note says so.",
     )  # fmt: skip
-    sections = [Section("Figures", list(drawn))] if drawn else []
+    sections = [Section("What follows", [Prose(said)])] if (said := result.get("said")) else []
+    sections += [Section("Figures", list(drawn))] if drawn else []
     return Report(
         f"Reproduction: {result['paper']}", f"{what}. {held} of {len(rows)} rows hold.",
         [*sections, Section("Rows", [table])], context="fusion reproduce",

@@ -1,7 +1,7 @@
 """One row of a reproduction: what was published, what comes out here, and how far apart they may be."""
 
 from collections.abc import Iterable
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 
 class Row(TypedDict):
@@ -16,11 +16,12 @@ class Row(TypedDict):
 
 
 class Result(TypedDict):
-    """All rows of one paper; `ok` when every row is."""
+    """All rows of one paper; `ok` when every row is; `said` is what follows from them, in sentences."""
 
     paper: str
     ok: bool
     rows: list[Row]
+    said: NotRequired[list[str]]
 
 
 def close(name: str, published: float, ours: float, tolerance: float, note: str) -> Row:
@@ -52,7 +53,10 @@ def at_most(name: str, published: float, ours: float, tolerance: float, note: st
     )
 
 
-def result(paper: str, rows: Iterable[Row]) -> Result:
-    """Collect rows; a paper without rows is not reproduced."""
-    listed = list(rows)
-    return Result(paper=paper, ok=bool(listed) and all(row["ok"] for row in listed), rows=listed)
+def result(paper: str, rows: Iterable[Row], said: Iterable[str] = ()) -> Result:
+    """Collect rows, and sentences where a paper's module has some; a paper without rows is not reproduced."""
+    listed, sentences = list(rows), list(said)
+    whole = Result(paper=paper, ok=bool(listed) and all(row["ok"] for row in listed), rows=listed)
+    if sentences:
+        whole["said"] = sentences
+    return whole

@@ -56,6 +56,8 @@ def _lines(key: str, module: ModuleType, result: Result, small: bool) -> list[st
     ]
     if len(words) > 1:
         lines += [words[1], ""]
+    if said := result.get("said"):
+        lines += [*(f"- {sentence}" for sentence in said), ""]
     table = ["| | published | ours | tolerance | holds | note |", "| --- | --- | --- | --- | --- | --- |"]
     table += [
         f"| {_cell(row['name'])} | {row['published']:.4g} | {row['ours']:.4g} | {row['tolerance']:.2g} "

@@ -96,15 +96,31 @@ def compare_arms(
         DataError: if the arms share no fold
     """
     table = Predictions.of(predictions, None, None).shared_by(a, b)
-    counts = resample(len(table.cases), draws, seed)
+    values = _fold_means(table, resample(len(table.cases), draws, seed))
+    return paired_difference(a, b, values[a], values[b], metric="c_index", n=len(table.cases))
+
+
+def fold_means(predictions: pd.DataFrame, *, draws: int = 1000, seed: int = 0) -> dict[str, Float[np.ndarray, " b"]]:
+    """The fold-mean c-index of every arm, its value first and then its draws, all arms under the same resamples.
+
+    Args:
+        predictions: as for `evaluate`; every arm should have scored the same cases
+        draws: bootstrap resamples of patients
+        seed: of the resamples
+    """
+    table = Predictions.of(predictions, None, None)
+    return _fold_means(table, resample(len(table.cases), draws, seed))
+
+
+def _fold_means(table: Predictions, counts: Float[np.ndarray, "b n"]) -> dict[str, Float[np.ndarray, " b"]]:
     values = {}
-    for arm in (a, b):
+    for arm in table.arms:
         folds = [
             np.mean([_ranking(run, counts[:, run.cases])["c_index"].values for run in table.runs(arm, fold)], axis=0)
             for fold in table.folds(arm)
         ]
         values[arm] = _nanmean(np.array(folds))
-    return paired_difference(a, b, values[a], values[b], metric="c_index", n=len(table.cases))
+    return values
 
 
 def higher_is_better(metric: str) -> bool:

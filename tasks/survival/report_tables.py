@@ -14,7 +14,7 @@ from tasks.experiment.report.numbers import p_value
 from tasks.survival.metrics import COLUMNS, higher_is_better
 
 CHANCE, CEILING = "chance", "ceiling"
-"""Arms of these names are the ends of the scale, not competitors: random risks, and the true risk of a simulation."""
+"""Arms of these names are the ends of the scale, not competitors: random risks, and those a simulation knows."""
 
 _WORDS = {
     "c_index": ("C-index", "Harrell"),
@@ -78,7 +78,7 @@ class Scores:
 
     @property
     def ceiling(self) -> float | None:
-        """The c-index of the true risk, where it is known."""
+        """The c-index of what the simulation itself knows; None for real cohorts."""
         row = self.of(CEILING, "c_index")
         return None if row is None or np.isnan(row["value"]) else float(row["value"])
 
@@ -147,7 +147,7 @@ def headline(scores: Scores, on_whom: str) -> MetricTable:
         cells = {columns[m][0]: cell for m in present if (cell := scores.measured(arm, m))}
         if pooled and (cell := scores.measured(arm, "c_index", "pooled")):
             cells[_POOLED] = cell
-        remark = "the true risk of the simulation" if scores.role(arm) == "ceiling" else ""
+        remark = "from what the simulation itself knows" if scores.role(arm) == "ceiling" else ""
         rows.append(MetricRow(arm, cells, scores.role(arm), remark))
     if CHANCE not in scores.arms:
         limits = {columns[m][0]: Measured(_AT_CHANCE[m]) for m in present if m in _AT_CHANCE}
