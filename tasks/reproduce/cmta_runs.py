@@ -86,6 +86,8 @@ def semi_real(place: Place, study: str, information: float, published: bool) -> 
 def real(place: Place, study: str, features: Path) -> pd.DataFrame:
     """Predictions of every arm on one cohort with the user's own features of its real slides.
 
+    The authors' computation reads both modalities: it is left out where a patient has no slide in the folder.
+
     Args:
         place: data, runs, folds
         study: of TCGA
@@ -96,8 +98,11 @@ def real(place: Place, study: str, features: Path) -> pd.DataFrame:
         RunError: a unit failed
     """
     given = [f"cohort.{key}={value}" for key, value in place.cohort(study).items()]
-    let = [f"let.study={study}", f"let.features={features}", *given]
+    let = [f"let.study={study}", f"let.features={features.resolve()}", *given]
     both = trained("survival/fusion_gain_slides", let, place, EXACT)
+    cohort = _experiment("survival/fusion_gain_slides", let, place).cohort.load()
+    if any(case not in cohort.bags for case in cohort.case_ids):
+        return both
     own = trained("survival/fusion_gain_slides_published", let, place, PUBLISHED)
     return pd.concat([both, own[own["arm"] == PUBLISHED]], ignore_index=True)
 
