@@ -1,7 +1,8 @@
 """Search the options of a config inside the training side of a fold, then score what was chosen on its held-out side.
 
 Trials are units. They are proposed in rounds of a fixed size, each from (seed, fold, number) and the scores before its
-round, so neither `--jobs` nor an interruption changes what is tried.
+round, so neither `--jobs` nor an interruption changes what is tried. A trial that failed stays open in the journal: the
+search goes on without it, and `--resume` runs it again with the same values.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def tune(
         seed: of the proposals and of every training
         jobs: processes, or SLURM jobs
         engine: address of a Dask scheduler, or `slurm`
-        resume: go on with a search that was interrupted or had fewer trials
+        resume: go on with a search that was interrupted, had fewer trials, or had trials that failed
 
     Returns:
         exit code
@@ -176,8 +177,9 @@ def _searched(
 ) -> int:
     """Run rounds until every fold has its trials; how many units failed."""
     failed = 0
+    given_up: set[tuple[int, int]] = set()
     while True:
-        asked = {fold: _round(search, fold, trials, given) for fold in folds}
+        asked = {fold: _round(search, fold, trials, given, given_up) for fold in folds}
         units = {
             (fold, number): search.units(fold, number, values)
             for fold, proposed in asked.items()
@@ -186,13 +188,24 @@ def _searched(
         if not units:
             return failed
         failed += run_all([unit for parts in units.values() for unit in parts], search.run, jobs, engine)
-        for (fold, number), parts in units.items():
-            _tell(search, fold, number, parts)
+        given_up |= {
+            (fold, number) for (fold, number), parts in units.items() if not _told(search, fold, number, parts)
+        }
         _write_table(search, folds)
 
 
-def _round(search: Search, fold: int, trials: int, given: dict[str, Any]) -> dict[int, dict[str, Any]]:
-    """Number and values of the trials to run next: those left open by an interruption, and new ones."""
+def _round(
+    search: Search, fold: int, trials: int, given: dict[str, Any], given_up: set[tuple[int, int]]
+) -> dict[int, dict[str, Any]]:
+    """Number and values of the trials to run next: those left open by an interruption or a failure, and new ones.
+
+    Args:
+        search: the search
+        fold: whose trials
+        trials: how many there are to be
+        given: the config as it is, the first trial
+        given_up: fold and number of those that failed in this call
+    """
     from optuna.trial import Trial, TrialState
 
     study = search.study(fold)
@@ -200,7 +213,11 @@ def _round(search: Search, fold: int, trials: int, given: dict[str, Any]) -> dic
     if not study.get_trials(deepcopy=False) and all(entry.holds(start[key]) for key, entry in search.space.items()):
         study.enqueue_trial(start)
     begun = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
-    asked = [Trial(study, trial._trial_id) for trial in begun if trial.state == TrialState.RUNNING]
+    asked = [
+        Trial(study, trial._trial_id)
+        for trial in begun
+        if trial.state == TrialState.RUNNING and (fold, trial.number) not in given_up
+    ]
     # A round is told before the next begins; one that was cut off while it was asked for is filled up.
     end = -(-len(begun) // ROUND) * ROUND if asked else (len(begun) // ROUND + 1) * ROUND
     asked += [study.ask() for _ in range(len(begun), min(end, trials))]
@@ -222,16 +239,14 @@ def _values(search: Search, study: Any, fold: int, trial: Any) -> dict[str, Any]
     return values
 
 
-def _tell(search: Search, fold: int, number: int, parts: list[Unit]) -> None:
-    from optuna.trial import TrialState
-
-    study = search.study(fold)
+def _told(search: Search, fold: int, number: int, parts: list[Unit]) -> bool:
+    """Tell the study the score of a trial; whether it has one. A failed trial is left open."""
     done = [json.loads((part.folder / "done.json").read_text()) for part in parts if part.done]
     score = sum(facts["score"] for facts in done) / len(parts)
-    if len(done) == len(parts) and math.isfinite(score):
-        study.tell(number, score)
-    else:
-        study.tell(number, state=TrialState.FAIL)
+    if len(done) < len(parts) or not math.isfinite(score):
+        return False
+    search.study(fold).tell(number, score)
+    return True
 
 
 def _best(search: Search, fold: int) -> dict[str, Any] | None:
@@ -245,11 +260,14 @@ def _best(search: Search, fold: int) -> dict[str, Any] | None:
 
 
 def _write_table(search: Search, folds: Sequence[int]) -> None:
+    """After a round, so a trial that is still open has failed."""
+    from optuna.trial import TrialState
+
     rows = [
         {
             "fold": fold,
             "trial": trial.number,
-            "state": trial.state.name.lower(),
+            "state": "fail" if trial.state == TrialState.RUNNING else trial.state.name.lower(),
             search.tuning.measure: trial.value,
             **{key: trial.params.get(key) for key in search.space},
         }

@@ -59,6 +59,10 @@ def probe(folder: Path, config: dict[str, Any], fold: int, part: int, seed: int)
     return {"score": height(config, fold) + 0.3 * part}
 
 
+def unlucky_probe(folder: Path, config: dict[str, Any], fold: int, part: int, seed: int) -> dict[str, Any]:
+    raise OSError("the disk is full")
+
+
 class Hill(Task):
     name, unit = "hill", staticmethod(climb)
     tuning = Tuning(probe, "height", 2, "model", ("cohort",))

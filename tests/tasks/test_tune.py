@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -21,7 +22,7 @@ from tasks.experiment.folder import RunError
 from tasks.experiment.signatures import ConfigError
 from tasks.experiment.space import Choices, Range, read_space
 from tasks.experiment.tune import tune
-from tests.tasks.hill import Hill, Untuned, height
+from tests.tasks.hill import Hill, Untuned, height, unlucky_probe
 
 SPACE = {"place": {"low": 1e-3, "high": 1.0, "log": True}, "steps": {"low": 1, "high": 8}}
 FOLDS = [0, 2]
@@ -124,6 +125,27 @@ def test_what_fails_is_a_failed_trial_and_is_never_chosen(tmp_path: Path):
     assert {shape: list(found) for shape, found in states.items()} == {"round": ["complete"], "broken": ["fail"]}
     assert "this hill cannot be climbed" in next((run / "trials").rglob("error.txt")).read_text()
     assert yaml.safe_load((run / "best-fold0.yaml").read_text()) == {"shape": "round"}
+
+
+def test_resume_runs_failed_trials_again_and_ends_as_if_they_had_never_failed(
+    tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A disk was full while the last round ran: what failed there keeps its number and its values."""
+    config, space = study(tmp_path)
+    assert tune([config], space, trials=12, folds=FOLDS) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Hill, "tuning", replace(Hill.tuning, unit=unlucky_probe))
+        assert tune([config], space, trials=14, folds=FOLDS, resume=True) == 1
+    run = tmp_path / "runs" / "hill" / "top_tuned"
+    cut = pd.read_csv(run / "trials.csv")
+    assert cut[cut["state"] == "fail"]["trial"].tolist() == [12, 13] * 2
+    with monkeypatch.context() as patch:
+        patch.setattr(Hill, "tuning", replace(Hill.tuning, unit=unlucky_probe))
+        assert tune([config], space, trials=14, folds=FOLDS, resume=True) == 1, "it ends, though nothing is mended"
+    assert tune([config], space, trials=14, folds=FOLDS, resume=True) == 0
+    ours, theirs = (pd.read_csv(folder / "trials.csv", float_precision="round_trip") for folder in (run, tuned))
+    pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
+    assert {len(calls.read_text()) for calls in (run / "trials").rglob("calls.txt")} == {1}, "what had finished stays"
 
 
 @pytest.mark.parametrize(
