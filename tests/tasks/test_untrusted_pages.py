@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from urllib.parse import quote
 
@@ -10,13 +11,18 @@ import pandas as pd
 import pytest
 import yaml
 
+from data.music.song_files import as_json
+from data.simulate.melodies import GeneratedSongs
 from data.slides.journal import Record
 from tasks.fmri.train import TASK as FMRI
+from tasks.melody.explain import explain
+from tasks.melody.train import TASK as MELODY
 from tasks.retrieval.train import TASK as RETRIEVAL
 from tasks.survival.contact_sheet import contact_sheet
 from tasks.survival.train import TASK as SURVIVAL
 from tests.tasks.fmri import runs as fmri_runs
 from tests.tasks.fmri import toy as fmri_toy
+from tests.tasks.melody import test_melody_run as melody_runs
 from tests.tasks.pages import Page
 from tests.tasks.retrieval import toy as retrieval_toy
 
@@ -77,6 +83,39 @@ def test_retrieval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path.write_text(yaml.safe_dump(config))
     assert RETRIEVAL.train([str(path)]) == 0
     safe((tmp_path / "runs" / "retrieval" / EVIL / "report.html").read_text())
+
+
+def test_melody(tmp_path: Path):
+    """Songs of the user's files: their names, titles and the folder; and the names of the run and of its rivals."""
+    folder = tmp_path / f"songs {EVIL}"
+    folder.mkdir()
+    songs = [as_json(song) for song in GeneratedSongs(24).load().songs]
+    for k, song in enumerate(songs):
+        song |= {"id": f"{k} {EVIL}", "title": EVIL, "genre": EVIL, "origin": EVIL}
+    (folder / f"{EVIL}.json").write_text(json.dumps({"ticks_per_quarter": 24, "songs": songs}))
+    config = {
+        "extends": "_base/melody.yaml",
+        "name": EVIL,
+        "music": {"class_path": "FolderSongs", "init_args": {"folder": str(folder)}},
+        "let": melody_runs.SMALL,
+        "rivals": {
+            "no skeleton": None,
+            "shuffled skeletons": None,
+            f"rival {EVIL}": {"class_path": "Markov", "init_args": {"order": 1}},
+        },
+        "judged": {"songs": 3, "shown": 1},
+        "runs": str(tmp_path / "runs"),
+    }
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump(config))
+    assert MELODY.train([str(path)]) == 0
+    run = tmp_path / "runs" / "melody" / EVIL
+    html = (run / "report.html").read_text()
+    safe(html)
+    assert any(f"{k} {EVIL}: generated" in Page(html).words for k in range(len(songs))), "the name of a song"
+    one = tmp_path / f"{EVIL}.json"
+    one.write_text(json.dumps(songs[0]))
+    safe(explain(run, one).read_text())
 
 
 def test_slides(tmp_path: Path):
