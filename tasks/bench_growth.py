@@ -56,7 +56,9 @@ def patients() -> list[tuple[str, float]]:
     return [
         (
             f"{count} patients, one epoch",
-            _unit(survival.run, SurvivalExperiment, "survival/demo", [f"cohort.patients={count}", *more], "demo"),
+            _unit(
+                survival.run, SurvivalExperiment, "survival/demo", [f"cohort.patients={count}", *more], "demo_fusion"
+            ),
         )
         for count in PATIENTS
     ]

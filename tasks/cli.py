@@ -148,12 +148,15 @@ def slurm() -> None:
 
 
 @app.command()
-def demo(runs: Annotated[Path, typer.Option(help="where run folders go")] = Path("runs")) -> int:
-    """Train, judge and report a fused model on a simulated cohort whose truth is known."""
+def demo(
+    runs: Annotated[Path, typer.Option(help="where run folders go")] = Path("runs"),
+    gallery: Annotated[Path | None, typer.Option(help="folder that gets a page of small pictures")] = None,
+) -> int:
+    """Train, judge and report a small model of every task on made data: one page, RUNS/demo.html."""
     speak_up(quiet=False)
-    from tasks.survival.demo import demo as run_demo
+    from tasks.demo.run import demo as run_demo
 
-    return run_demo(runs)
+    return run_demo(runs, gallery=gallery)
 
 
 @app.command()

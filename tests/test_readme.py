@@ -2,7 +2,7 @@
 one's own patients is run from its first to its last line on generated data.
 
 What is not run here, and what stands for it:
-- `make demo`, `make test`: the targets exist; the demo's verdict and the suite are run by continuous integration.
+- `make demo`, `make test`: the targets exist; tests/tasks/test_demo.py runs the demo, continuous integration the suite.
 - `fmri BIDS OUT ...`: needs a BIDS folder; tests/tasks/fmri/test_bids_app.py runs it on simulated scans.
 - `retrieval index`, `search` and training on captions: tests/tasks/retrieval/test_retrieval_run.py runs them.
 - `fusion data import`, `fusion reproduce`: need data that cannot be shipped; tests/data/test_sources.py imports a copy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,8 @@ PLACES = ("upper left", "upper right", "lower left", "lower right")
 ATTRIBUTES = ("colour", "shape", "things")
 FINENESS = 4
 """Samples per pixel and direction, for smooth edges."""
+KEPT = 4096
+"""Pictures that are kept once painted: an epoch would paint them all again."""
 
 
 class Thing(NamedTuple):
@@ -104,8 +107,12 @@ class Scenes(PairSource):
         right_ids = [f"caption-{row}" for row in range(self.scenes)]
         right_table = pd.DataFrame({"split": table["split"].to_numpy()}, index=right_ids)
 
+        @lru_cache(KEPT)
+        def picture(row: int) -> UInt8[np.ndarray, "3 y x"]:
+            return painted(self._truth[row], self.side, self.noise, (self.seed, row))
+
         def pictures(rows: Sequence[int]) -> UInt8[np.ndarray, "b 3 y x"]:
-            return np.stack([painted(self._truth[row], self.side, self.noise, (self.seed, row)) for row in rows])
+            return np.stack([picture(int(row)) for row in rows])
 
         return Pairs(
             "scenes",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from data.pairs.items import Gallery, Pairs, Side
 from encoders.encoder import Encoder
 from fusion.tokens import Tokens
 from tasks.experiment.folder import write_whole
+from tasks.experiment.report import Report
 from tasks.experiment.report.numbers import count, decimal
 from tasks.experiment.signatures import did_you_mean
 from tasks.retrieval.alignment_pictures import cosines
@@ -28,6 +30,23 @@ from tasks.retrieval.seen_items import Seen
 from tasks.retrieval.two_towers import Encoded
 
 
+@dataclass(frozen=True)
+class Explained:
+    """A query and what was found.
+
+    Attributes:
+        asking: the query
+        answers: best first
+        facts: where they were searched
+        page: all of it as a report
+    """
+
+    asking: Seen
+    answers: list[Answer]
+    facts: dict[str, object]
+    page: Report
+
+
 def explain(
     run: Path, query: str, k: int = 5, *, arm: str | None = None, seed: int | None = None, gallery: str | None = None
 ) -> Path:
@@ -36,15 +55,37 @@ def explain(
     Writes `RUN/explain/QUERY/`: explain.html, explanation.json and the pictures as files.
 
     Args:
+        run, query, k, arm, seed, gallery: see `explained`
+
+    Returns:
+        the page
+
+    Raises:
+        RunError: no run, or no finished training
+        DataError: no tower reads the query, or there is no such gallery
+    """
+    found = explained(run, query, k, arm=arm, seed=seed, gallery=gallery)
+    folder = run / "explain" / (re.sub(r"[^\w.-]+", "-", found.asking.id).strip("-")[:60] or "query")
+    folder.mkdir(parents=True, exist_ok=True)
+    for picture in pictures(found.asking, found.answers):
+        picture.save(folder)
+    said = as_json(found.asking, found.answers, found.facts)
+    write_whole(folder / "explanation.json", json.dumps(said, indent=2, ensure_ascii=False))
+    return found.page.write(folder / "explain.html")
+
+
+def explained(
+    run: Path, query: str, k: int = 5, *, arm: str | None = None, seed: int | None = None, gallery: str | None = None
+) -> Explained:
+    """What a run answers to one query.
+
+    Args:
         run: the run folder
         query: id of an item of the run's collection, a text, or the path of a picture or a MIDI file
         k: how many answers
         arm: whose towers; None = the arm under test
         seed: which training; None = the first that is finished
         gallery: name of the gallery that is searched; None = the first test gallery that asks the query
-
-    Returns:
-        the page
 
     Raises:
         RunError: no run, or no finished training
@@ -87,12 +128,7 @@ def explain(
         "encoder": trained.hash,
     }
     page = compose(asking, answers, trained.score, facts, f"retrieval · {run.resolve().name} · {opened.unit}", lead)
-    folder = run / "explain" / (re.sub(r"[^\w.-]+", "-", asking.id).strip("-")[:60] or "query")
-    folder.mkdir(parents=True, exist_ok=True)
-    for picture in pictures(asking, answers):
-        picture.save(folder)
-    write_whole(folder / "explanation.json", json.dumps(as_json(asking, answers, facts), indent=2, ensure_ascii=False))
-    return page.write(folder / "explain.html")
+    return Explained(asking, answers, facts, page)
 
 
 def as_json(asking: Seen, answers: list[Answer], facts: dict[str, object]) -> dict[str, object]:

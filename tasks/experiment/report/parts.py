@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 from xml.etree import ElementTree
@@ -166,6 +166,13 @@ class Figure:
     def sound_uri(self) -> str:
         """The WAV as a `data:` address, empty without one."""
         return "data:audio/wav;base64," + base64.b64encode(self.sound).decode() if self.sound else ""
+
+    def under(self, prefix: str) -> Figure:
+        """The same figure with a name, and ids in its SVG, that no figure of another report on the page has."""
+        image = self.image
+        if isinstance(image, str):
+            image = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", image)
+        return replace(self, key=f"{prefix}-{self.key}", image=image)
 
     def save(self, folder: Path) -> Path:
         """Write the picture alone as `<key>.svg` or `<key>.png`."""
