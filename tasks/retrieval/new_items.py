@@ -15,6 +15,7 @@ from data.pairs.items import Pairs, Side
 from data.pairs.melodies import MELODIES
 from data.pairs.pictures import PICTURES
 from data.pairs.sources import Found, ItemSource, MelodyFiles, PictureFiles, Texts
+from data.pairs.tables import TABLES
 from encoders.encoder import Encoder
 from fusion.tokens import Tokens
 from tasks.retrieval.exact_search import Progress
@@ -52,8 +53,13 @@ def source_of(place: str, encoder: Encoder, text: str = "caption") -> ItemSource
         text: column of the texts, in a table
 
     Raises:
-        DataError: items of this modality cannot be read from files
+        DataError: items of this modality cannot be read from files, or these are texts
     """
+    if encoder.modality in ("image", "melody") and Path(place).suffix.lower() in {*TABLES, ".txt"}:
+        raise DataError(
+            f"{place}: texts, but this tower reads {encoder.modality}; choose the tower that reads text with --side, "
+            "or give a folder of files"
+        )
     if encoder.modality == "image":
         return PictureFiles(place, side=int(getattr(encoder, "side", None) or PIXELS))
     if encoder.modality == "melody":

@@ -108,13 +108,22 @@ class Projection(nn.Module):
         if not bool(tokens.present.all()):
             item = int(tokens.present.to(torch.uint8).argmin())
             raise ValueError(f"item {item} of the batch keeps no token and cannot be embedded; drop it")
+        tokens = self._among_others(tokens) if self.blocks else self._each_alone(tokens)
+        vector = F.normalize(self.mean(tokens), dim=-1)
+        return Encoded(tokens.with_x(F.normalize(tokens.x, dim=-1)).zeroed(), vector)
+
+    def _among_others(self, tokens: Tokens) -> Tokens:
         tokens = tokens.zeroed()
         tokens = tokens.with_x(self.into(tokens.x))
         for block in self.blocks:
             tokens = block(tokens)
-        tokens = tokens.with_x(self.out(tokens.x))
-        vector = F.normalize(self.mean(tokens), dim=-1)
-        return Encoded(tokens.with_x(F.normalize(tokens.x, dim=-1)).zeroed(), vector)
+        return tokens.with_x(self.out(tokens.x))
+
+    def _each_alone(self, tokens: Tokens) -> Tokens:
+        """Real tokens only: of short and long captions in one batch more than half are padding."""
+        kept = self.out(self.into[1:](self.into[0](tokens.x)[tokens.keep]))
+        x = kept.new_zeros(*tokens.keep.shape, kept.shape[-1])
+        return tokens.with_x(x.masked_scatter(tokens.keep[..., None], kept))
 
 
 class TwoTowers(nn.Module):

@@ -130,13 +130,17 @@ def test_prompts_are_averaged_as_scores(rng: torch.Generator):
         prompt_ensemble([])
 
 
-def test_projected_tokens_are_unit_padding_is_zero_and_an_empty_item_is_refused(rng: torch.Generator):
+@pytest.mark.parametrize("blocks", [0, 1])
+def test_projected_tokens_are_unit_padding_is_zero_and_an_empty_item_is_refused(blocks: int, rng: torch.Generator):
     keep = torch.tensor([[True, True, False], [True, True, True]])
-    project = Projection(6, 4, hidden=8, heads=2).eval()
+    project = Projection(6, 4, hidden=8, blocks=blocks, heads=2).eval()
     tokens = Tokens(torch.randn(2, 3, 6, generator=rng).masked_fill(~keep[..., None], float("nan")), keep)
     found = project(tokens)
     torch.testing.assert_close(found.x.norm(dim=-1), keep.float())
     torch.testing.assert_close(found.global_vector.norm(dim=-1), torch.ones(2))
+    alone = project(Tokens.full(tokens.x[:1, :2]))
+    torch.testing.assert_close(found.x[:1, :2], alone.x)
+    torch.testing.assert_close(found.global_vector[:1], alone.global_vector)
     with pytest.raises(ValueError, match="item 1 of the batch keeps no token"):
         project(Tokens(tokens.x, torch.tensor([[True, True, False], [False, False, False]])))
 

@@ -165,6 +165,7 @@ def test_a_table_of_captions_becomes_an_index(opened: Opened, tmp_path: Path):
         (["explain", "RUN", "red-upper-left-0", "--gallery", "all"], "gallery 'all': toy squares has val, test"),
         (["explain", "RUN", "red-upper-left-0", "--arm", "clip"], "no arm 'clip'; there are hybrid, global"),
         (["index", "RUN", "collection:dev", "-o", "X"], "the collection has no left items of split 'dev'"),
+        (["index", "RUN", "captions.csv", "-o", "X"], "captions.csv: texts, but this tower reads image"),
         (["train"], "give at least one config"),
     ],
 )
