@@ -231,6 +231,10 @@ class BagStore(ABC):
     def read(self, case_id: str) -> Bag:
         """All patches of a patient, slides one after another."""
 
+    @abstractmethod
+    def inventory(self) -> list[str]:
+        """A line per patient by which a change of its bag is noticed without reading it."""
+
     def __contains__(self, case_id: object) -> bool:
         return case_id in self.case_ids
 
@@ -254,6 +258,9 @@ class MemoryBags(BagStore):
 
     def read(self, case_id: str) -> Bag:
         return self._bags[case_id]
+
+    def inventory(self) -> list[str]:
+        return [f"{case}: {len(bag.features)} patches" for case, bag in self._bags.items()]
 
 
 class FileBags(BagStore):
@@ -289,6 +296,10 @@ class FileBags(BagStore):
 
     def read(self, case_id: str) -> Bag:
         return Bag.join([read_features(path, coordinates=self._coordinates) for path in self._files[case_id]])
+
+    def inventory(self) -> list[str]:
+        sizes = {case: [f"{path.name} {path.stat().st_size}" for path in paths] for case, paths in self._files.items()}
+        return [f"{case}: {', '.join(files)}" for case, files in sizes.items()]
 
 
 def _one_width(widths: Iterable[tuple[str, int]]) -> int:

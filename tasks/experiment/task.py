@@ -16,6 +16,7 @@ import yaml
 from tasks.experiment.config import build, experiment_class, overlay, overlay_values, resolve, task_name
 from tasks.experiment.console import DONE, SOME_FAILED, progress, say
 from tasks.experiment.folder import RunError, RunFolder, write_whole
+from tasks.experiment.same_data import refuse_other_data
 from tasks.experiment.signatures import ConfigError
 from tasks.experiment.state import LEFT_OUT
 from tasks.experiment.units import Unit, run_units
@@ -35,6 +36,7 @@ class Plan:
         seedless: arms without randomness, run once whatever the seeds
         absent: arms that cannot be run on these data -> why
         failures: parts of the data that could not be read, one line each; the run goes on without them
+        content: part of the data, in words -> digest of what it holds (`tasks.experiment.same_data`)
     """
 
     account: str
@@ -44,6 +46,7 @@ class Plan:
     seedless: Collection[str] = ()
     absent: Mapping[str, str] = field(default_factory=dict)
     failures: Sequence[str] = ()
+    content: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,7 @@ class Task(ABC):
             raise RunError(f"--folds {outside[0]}: {plan.data} has folds 0 to {plan.folds - 1}")
         with folder.locked():
             folder.create(written, sys.argv, resume)
+            refuse_other_data(folder.path, plan.content)
             write_whole(folder.path / "account.txt", plan.account)
             progress(plan.account)
             write_whole(folder.path / LEFT_OUT, json.dumps(dict(plan.absent)))

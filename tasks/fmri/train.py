@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data.brain.brain import Brain, Brains
-from data.text.reading import parsed_object
+from data.brain.brain import Brains
 from tasks.experiment.config import shortened
 from tasks.experiment.console import print_table
-from tasks.experiment.folder import RunError, write_whole
+from tasks.experiment.folder import write_whole
+from tasks.experiment.same_data import digest
 from tasks.experiment.signatures import ConfigError
-from tasks.experiment.state import text
 from tasks.experiment.task import Plan, Task
 from tasks.experiment.units import Unit
 from tasks.fmri import control_units, unit
@@ -54,10 +52,13 @@ class Fmri(Task):
             seedless=experiment.baselines.keys(),
             absent=experiment.left_out(),
             failures=[said for said in brains.account if LEFT_OUT.match(said)],
+            content={
+                f"subject {label}": digest(brain.x, brain.table[["run", "label", "stimulus"]].to_csv())
+                for label, brain in brains.subjects.items()
+            },
         )
 
     def beside(self, experiment: FmriExperiment, config: dict[str, Any], run: Path, folds: Sequence[int]) -> list[Unit]:
-        refuse_other_data(run, experiment.brains.load())
         return control_units.units(experiment, config, run)
 
     def finish(self, experiment: FmriExperiment, run: Path, folds: Sequence[int], seeds: Sequence[int]) -> None:
@@ -78,32 +79,6 @@ class Fmri(Task):
 
     def report(self, run: Path) -> Path:
         return write_report(run)
-
-
-def refuse_other_data(run: Path, brains: Brains) -> None:
-    """Note what a new run is of; of one that goes on, check that it is still of the same.
-
-    Finished units are kept by their config alone, so files that changed meanwhile would mix two data sets in one table.
-
-    Raises:
-        RunError: a subject was added, is gone or holds other samples
-    """
-    path, now = run / "samples.json", {label: _content(brain) for label, brain in brains.subjects.items()}
-    before = parsed_object(text(path) or json.dumps(now), str(path))
-    changed = sorted(label for label in {*before, *now} if before.get(label) != now.get(label))
-    if changed:
-        raise RunError(
-            f"{run}: subject {', '.join(changed)} is not what it was when this run began, and its finished units would "
-            "stand beside units of other data; give the run another name, or remove its folder"
-        )
-    write_whole(path, json.dumps(now, indent=2))
-
-
-def _content(brain: Brain) -> str:
-    """Of every voxel of every sample, and what was shown."""
-    seen = hashlib.sha256(brain.x.tobytes())
-    seen.update(brain.table[["run", "label", "stimulus"]].to_csv().encode())
-    return seen.hexdigest()[:16]
 
 
 def facts(brains: Brains, folds: int) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from data.music.book import PARTS, SongBook
+from data.music.book import PARTS, Part, SongBook
 from tasks.experiment.config import shortened
 from tasks.experiment.console import print_table
+from tasks.experiment.same_data import digest
 from tasks.experiment.task import Plan, Task
 from tasks.melody import unit
 from tasks.melody.evaluation import SHOWN, evaluate_run
@@ -37,6 +38,7 @@ class MelodyTask(Task):
             folds=1,
             arms=list(experiment.models),
             seedless=[name for name, model in experiment.models.items() if model.seedless],
+            content={f"{part} pieces": digest(*_held(music, part)) for part in PARTS},
         )
 
     def finish(self, experiment: MelodyExperiment, run: Path, folds: Sequence[int], seeds: Sequence[int]) -> None:
@@ -62,6 +64,24 @@ def said_of(music: Any) -> tuple[list[str], str]:
         return [*music.account, counts, *_unsaid(music)], f"songs {music.name}"
     counts = ", ".join(f"{len(pieces)} {part}" for part, pieces in music.items())
     return [f"chorales: {counts}"], "chorales"
+
+
+def _held(music: Any, part: Part) -> Iterator[Any]:
+    """Names and arrays of the pieces of one part."""
+    if not isinstance(music, SongBook):
+        yield from music[part]
+        return
+    for song in music.part(part):
+        yield from (
+            song.name,
+            str(song.metre),
+            str(song.key),
+            song.onset,
+            song.duration,
+            song.pitch,
+            song.bars,
+            song.phrase,
+        )
 
 
 def _unsaid(book: SongBook) -> list[str]:

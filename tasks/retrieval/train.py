@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.experiment.console import print_table
+from tasks.experiment.same_data import digest
 from tasks.experiment.task import Plan, Task
 from tasks.retrieval import unit
 from tasks.retrieval.evaluation import evaluate_run
@@ -31,6 +33,11 @@ class Retrieval(Task):
             data=f"collection {pairs.name}",
             folds=1,
             arms=experiment.arms,
+            content={
+                "items": digest(*pairs.left.ids, "and", *pairs.right.ids),
+                "pairs": digest(json.dumps(pairs.matches)),
+                "tables": digest(pairs.table.to_csv(), pairs.right_table.to_csv()),
+            },
         )
 
     def finish(self, experiment: RetrievalExperiment, run: Path, folds: Sequence[int], seeds: Sequence[int]) -> None:

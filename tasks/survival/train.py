@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from data.cohort.cohort import Cohort
 from tasks.experiment.console import print_table
 from tasks.experiment.folder import RunFolder
+from tasks.experiment.same_data import digest
 from tasks.experiment.task import Plan, Task
 from tasks.survival import unit
 from tasks.survival.ceiling import ceiling
@@ -32,6 +34,7 @@ class Survival(Task):
             arms=experiment.arms,
             seedless=experiment.baselines.keys(),
             absent=experiment.left_out(cohort),
+            content=content(cohort),
         )
 
     def finish(self, experiment: SurvivalExperiment, run: Path, folds: Sequence[int], seeds: Sequence[int]) -> None:
@@ -49,6 +52,16 @@ class Survival(Task):
 
     def report(self, run: Path) -> Path:
         return write_report(run, RunFolder.open(run).config["name"])
+
+
+def content(cohort: Cohort) -> dict[str, str]:
+    """What a cohort holds; of slides, which there are and how large their files."""
+    genes = cohort.genes
+    return {
+        "patients": digest(cohort.patients.to_csv()),
+        "genes": digest(None if genes is None else genes.to_numpy(), "" if genes is None else genes[[]].T.to_csv()),
+        "slides": digest(*([] if cohort.bags is None else cohort.bags.inventory())),
+    }
 
 
 TASK = Survival()

@@ -111,6 +111,20 @@ def test_a_run_leaves_everything_it_promises(finished: Path):
     assert "slides alone (ABMIL) was not run: ABMIL reads slides, but the cohort has none." in page
 
 
+def test_a_run_whose_table_changed_does_not_go_on(study: Path, tmp_path: Path):
+    table = pd.read_csv(study / "table.csv")
+    table.to_csv(tmp_path / "table.csv", index=False)
+    call = ["train", "-c", study / "config.yaml", "name=moved", f"cohort.table={tmp_path / 'table.csv'}", "--fast"]
+    assert survival(*call, cwd=tmp_path).returncode == 0
+    assert survival(*call, "--resume", cwd=tmp_path).returncode == 0
+    table.loc[3, "G0_rnaseq"] += 1
+    table.to_csv(tmp_path / "table.csv", index=False)
+    refused = survival(*call, "--resume", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "moved: genes: not what this run began with" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+
+
 def killed(study: Path, name: str) -> Path:
     """A run killed in the middle of its first unit; gives that unit's folder."""
     arguments = ["train", "-c", str(study / "config.yaml"), f"name={name}", "trainer.max_epochs=6"]

@@ -120,7 +120,7 @@ def test_a_run_whose_data_changed_does_not_go_on(
     capsys.readouterr()
     assert fmri(monkeypatch, "train", "-c", config, "--resume", "--quiet") == 2
     said = capsys.readouterr().err
-    assert "subject 02 is not what it was when this run began" in said
+    assert "subject 02: not what this run began with" in said
     assert said.count("\n") == 1
 
 
