@@ -19,6 +19,7 @@ from tasks.experiment.report.estimates import Estimate, forest
 from tasks.survival.metrics import compare_arms
 from tasks.survival.results import read
 from tests.tasks.pages import Page
+from tests.tasks.test_report_chromium import measured
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 EVIL = "<script>alert(1)</script>"
@@ -219,6 +220,9 @@ def test_the_demo_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     page = Page((runs / NAME).read_text())
     assert page.breaches == []
     assert len((runs / NAME).read_bytes()) < 3_000_000
+    for width in (390, 1280):
+        seen = measured((tmp_path / runs / NAME).resolve(), width, tmp_path)
+        assert (seen["out"], seen["clipped"], seen["wide"]) == ([], [], width)
     for one in PARTS:
         assert (one.run(runs) / "report.html").is_file()
         verdicts = one.verdicts(one.run(runs))
