@@ -159,7 +159,8 @@ PARTS = (
         "retrieval",
         "Retrieval: pictures by their captions",
         "Rendered scenes of one to four coloured shapes, each with a caption that says what stands where. Two encoders "
-        "trained from scratch are compared token by token; beside them stand the same encoders with pooled vectors.",
+        "trained from scratch are compared by pooled vectors and token by token; beside them stand the same encoders "
+        "trained for one of the two.",
         retrieval_page,
         retrieval_verdicts,
         ("Result", "Figures", "Found"),
