@@ -22,7 +22,7 @@ from data.music.segmentation.rules import at_rests, lbdm
 from data.music.segmentation.scoring import agreement
 from data.music.song_files import as_json
 from data.sources import data_home
-from tasks.experiment.console import progress
+from tasks.experiment.console import progress, say
 
 Method = Literal["programme", "learned", "lbdm", "rests"]
 
@@ -104,8 +104,8 @@ def _kept(culture: Culture) -> LearnedSegmenter:
     try:
         _keep(found, path)
     except OSError as problem:
-        progress(f"{path}: cannot be kept ({problem.strerror}), so the next time trains again; set FUSION_DATA to a "
-                 "folder that can be written")  # fmt: skip
+        say(f"{path}: cannot be kept ({problem.strerror}), so the next time trains again; set FUSION_DATA to a "
+            "folder that can be written")  # fmt: skip
     else:
         progress(f"kept as {path}")
     return found

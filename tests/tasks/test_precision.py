@@ -58,7 +58,7 @@ def test_survival_trains_and_predicts_in_true_precisions(model: str, tmp_path: P
             "offset={class_path: LinearBaseline, init_args: {name: ridge, genes: true, penalty: 1.0}}",
         ]
         config = TASK.resolved_config(["survival/demo"], given)
-        unit.run(tmp_path / precision, json.loads(json.dumps(config)), "demo", 0, 1)
+        unit.run(tmp_path / precision, json.loads(json.dumps(config)), config["name"], 0, 1)
         risks[precision] = pd.read_csv(tmp_path / precision / "predictions.csv")["risk"].to_numpy()
     assert all(np.isfinite(risk).all() for risk in risks.values())
     assert not np.array_equal(risks["32-true"], risks["64-true"])
