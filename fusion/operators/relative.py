@@ -113,7 +113,8 @@ class Relative(MultiHead):
 
     def _lean(self, x: Float[Tensor, "b n w"]) -> bool:
         """Whether one token reads its past by distances alone: preparing a kernel would cost more than the products."""
-        return x.shape[1] == 1 and not self.tables and x.device.type == "cpu" and x.element_size() >= 4
+        here = x.device.type == "cpu" and x.element_size() >= 4 and not torch.is_autocast_enabled("cpu")
+        return here and x.shape[1] == 1 and not self.tables
 
     def _projected(self, x: Float[Tensor, "b 1 w"], cache: Cache) -> Sequence[Float[Tensor, "b h 1 d"]]:
         """Query, key and value in one product."""
