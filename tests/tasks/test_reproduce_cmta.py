@@ -131,9 +131,10 @@ def test_what_is_missing_is_named(tmp_path: Path):
 def test_the_small_form_on_real_patients(shared_data: Path):
     outcome = cmta.run(shared_data / "tcga", small=True)
     names = [row["name"] for row in outcome["rows"]]
-    for amount in cmta.SMALL_AMOUNTS:
-        at = f"semi-real, information {amount:g}"
-        assert [f"{at}: {arm}" for arm in (*cmta.ARMS, SLIDES, "ceiling")] == [n for n in names if n.startswith(at)]
+    for amount in cmta.AMOUNTS:
+        at = f"semi-real, information {amount:g}: "
+        arms = [arm for arm in cmta.ARMS if arm != PUBLISHED or amount in cmta.SMALL_PUBLISHED_AT]
+        assert [f"{at}{arm}" for arm in (*arms, SLIDES, "ceiling")] == [n for n in names if n.startswith(at)]
     assert len(outcome["said"]) == len(cmta.ARMS)
     controls = [row for row in outcome["rows"] if "information 0:" in row["name"] or "ceiling" in row["name"]]
     assert [row["name"] for row in controls if not row["ok"]] == []
