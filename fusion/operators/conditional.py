@@ -6,11 +6,35 @@ from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fusion.attention import Ability, MultiHead, Read, known
 from fusion.tokens import Tokens
+
+SPREAD = 4.0
+"""Standard deviation of a gate before the sigmoid, at the start."""
+
+
+class ChannelGate(nn.Linear):
+    """What a condition lets through of every channel: 0 to 2, and 1 for a condition of zeros.
+
+    For condition tokens of unit variance most weights start near 0 or 2, so that conditions start in channels of their
+    own: what one of them learns disturbs the others less.
+
+    Args:
+        width: of condition tokens
+        channels: how many are weighed
+    """
+
+    def __init__(self, width: int, channels: int):
+        super().__init__(width, channels, bias=False)
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight, std=SPREAD * self.in_features**-0.5)
+
+    def forward(self, condition: Float[Tensor, "*items w"]) -> Float[Tensor, "*items c"]:
+        return 2 * super().forward(condition).sigmoid()
 
 
 class Conditional(MultiHead):
@@ -22,8 +46,8 @@ class Conditional(MultiHead):
         conditions: how many conditions there are, numbered 0 .. conditions-1
         width: width of condition tokens and of the result
         heads: attention heads
-        gated: the condition also weighs every channel of what the heads read, by 0 to 2 and by 1 for a condition of
-            zeros. Where to look is one choice per head; the gate lets conditions keep channels of their own
+        gated: the condition also weighs every channel of what the heads read, see `ChannelGate`. Where to look is one
+            choice per head; the gate lets conditions keep channels of their own
         options: the other options of `MultiHead`
     """
 
@@ -37,7 +61,7 @@ class Conditional(MultiHead):
             raise ValueError(f"conditions={conditions} must be at least 1")
         self.conditions = conditions
         self.table = nn.Parameter(torch.randn(conditions, width) * (1.0 if gated else width**-0.5))
-        self.gate = nn.Linear(width, self.heads * self.head_width, bias=False) if gated else None
+        self.gate = ChannelGate(width, self.heads * self.head_width) if gated else None
 
     def ask(self, condition: Int[Tensor, "b n"]) -> Tokens:
         """The tokens of some conditions per item, as queries for `forward`."""
@@ -62,5 +86,5 @@ class Conditional(MultiHead):
         read = self.attend(self.split_query(asking), k, v, keep=known(source))
         if self.gate is None:
             return Read(self.join(read.out), read.lse)
-        weight = rearrange(2 * self.gate(asking).sigmoid(), "b n (h e) -> b h n e", h=self.heads)
+        weight = rearrange(self.gate(asking), "b n (h e) -> b h n e", h=self.heads)
         return Read(self.join(read.out * weight), read.lse)

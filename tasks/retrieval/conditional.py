@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from encoders.encoder import Encoder
 from fusion.block import Block, FeedForward
-from fusion.operators.conditional import Conditional
+from fusion.operators.conditional import ChannelGate, Conditional
 from fusion.operators.dense import Dense
 from fusion.summary import Mean
 from fusion.tokens import Tokens
@@ -52,11 +52,12 @@ READ_HEADS, READ_WIDTH = 16, 64
 
 
 class LastBlock(nn.Module):
-    """The block in which conditions ask: read, residual, feed-forward, norm, linear, unit norm.
+    """The block in which conditions ask: read, residual feed-forward, norm, linear, unit norm.
 
-    Paper: the residual is the condition token, as the query is. Here too: the feed-forward layer then knows which
-    condition asks. Departs from the paper in that the condition also weighs the channels of what was read (`gated`):
-    a frozen encoder's few tokens hold style and identity side by side, so that where to look tells them not apart.
+    Departs from the paper in two things. The condition also weighs the channels of what was read, of the feed-forward
+    layer's input and of the last one: a frozen encoder's few tokens hold style and identity side by side, so that where
+    to look tells them not apart. And the condition token is not added to what was read: it is the same for all items of
+    a space, and drowned their differences. A single condition is an attention pool with a learned query, without gates.
 
     Args:
         conditions: how many
@@ -67,21 +68,25 @@ class LastBlock(nn.Module):
 
     def __init__(self, conditions: int, width: int, out: int, dropout: float):
         super().__init__()
-        self.read = Conditional(conditions, width, READ_HEADS, gated=True, head_width=READ_WIDTH)
+        several = conditions > 1
+        self.read = Conditional(conditions, width, READ_HEADS, gated=several, head_width=READ_WIDTH)
         self.norm, self.feed_forward = nn.LayerNorm(width), FeedForward(width, 2 * width, dropout)
-        self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, out))
+        self.last_norm, self.out = nn.LayerNorm(width), nn.Linear(width, out)
+        self.gates = nn.ModuleList(ChannelGate(width, width) for _ in range(2 * several))
 
     def forward(self, item: Tokens, condition: Int[Tensor, "b k"]) -> Float[Tensor, "b k d"]:
         """Each item under each of its conditions."""
         asking = self.read.ask(condition)
-        return self._embedded(asking.x + self.read(asking, item).y)
+        return self._embedded(self.read(asking, item).y, asking.x)
 
     def every(self, item: Tokens) -> Float[Tensor, "b k d"]:
         """Each item under all conditions."""
-        return self._embedded(self.read.table + self.read.every(item).y)
+        return self._embedded(self.read.every(item).y, self.read.table)
 
-    def _embedded(self, x: Float[Tensor, "b k w"]) -> Float[Tensor, "b k d"]:
-        return F.normalize(self.out(x + self.feed_forward(self.norm(x))), dim=-1)
+    def _embedded(self, x: Float[Tensor, "b k w"], asking: Float[Tensor, "*b k w"]) -> Float[Tensor, "b k d"]:
+        into, last = (gate(asking) for gate in self.gates) if self.gates else (1.0, 1.0)
+        x = x + self.feed_forward(self.norm(x) * into)
+        return F.normalize(self.out(self.last_norm(x) * last), dim=-1)
 
 
 class AttributeEmbedder(nn.Module, ABC):

@@ -71,17 +71,17 @@ def test_one_condition_is_a_learned_query_that_pools(tokens: Tokens):
     q = read.to_query(read.table[0]).view(h, d)
     k, v = (part.view(3, 4, h, d) for part in read.to_source(item.zeroed().x).chunk(2, dim=-1))
     weight = torch.einsum("hd,bnhd->bhn", q, k).div(d**0.5).masked_fill(~item.keep[:, None], -torch.inf).softmax(dim=2)
-    assert read.gate is not None
-    gate = 2 * read.gate(read.table[0]).sigmoid()
-    pooled = read.out(torch.einsum("bhn,bnhd->bhd", weight, v).reshape(3, h * d) * gate)
-    head, x = model.last, read.table[0] + pooled
-    expected = F.normalize(head.out(x + head.feed_forward(head.norm(x))), dim=-1)
+    assert read.gate is None
+    pooled = read.out(torch.einsum("bhn,bnhd->bhd", weight, v).reshape(3, h * d))
+    head = model.last
+    x = pooled + head.feed_forward(head.norm(pooled))
+    expected = F.normalize(head.out(head.last_norm(x)), dim=-1)
     torch.testing.assert_close(model.embed_tokens(tokens, "style"), expected)
 
 
 @pytest.mark.parametrize("zero", ["to_query", "table"])
 def test_without_a_question_every_condition_reads_the_mean_of_the_values(zero: str, tokens: Tokens):
-    """What a condition looks at is in the query projection; how it weighs channels, and the residual, in the table."""
+    """What a condition looks at is in the query projection; how it weighs channels is in the table alone."""
     model = made(ConditionalEmbedder)
     assert isinstance(model, ConditionalEmbedder)
     read, item = model.last.read, model.backbone(tokens)
@@ -89,12 +89,12 @@ def test_without_a_question_every_condition_reads_the_mean_of_the_values(zero: s
         (read.table if zero == "table" else read.to_query.weight).zero_()
     values = read.to_source(item.zeroed().x).chunk(2, dim=-1)[1].masked_fill(~item.keep[..., None], 0.0)
     assert read.gate is not None
-    gate = 2 * read.gate(read.table).sigmoid()
+    gate = read.gate(read.table)
     mean = values.sum(dim=1) / item.keep.sum(dim=1, keepdim=True)
     torch.testing.assert_close(read.every(item).y, read.out(mean[:, None] * gate))
     every = model.spaces(item)
     same = torch.allclose(every[:, 0], every[:, 1], atol=1e-6) and torch.allclose(every[:, 0], every[:, 2], atol=1e-6)
-    assert same == (zero == "table")  # the residual still knows which condition asks
+    assert same == (zero == "table")  # the gates still know which condition asks
 
 
 def test_a_loss_under_one_condition_leaves_the_other_queries_alone(tokens: Tokens):
@@ -237,4 +237,4 @@ def test_a_query_per_condition_learns_two_attributes_that_one_space_confuses(tmp
         table = mean_average_precision(spaces, Values.of(pairs.table, model.conditions), rows, ids)
         found[cls] = np.mean([queries["average_precision"].mean() for queries in table.values()])
     assert found[ConditionalEmbedder] > 0.95
-    assert found[SharedEmbedder] < 0.9
+    assert found[SharedEmbedder] < found[ConditionalEmbedder] - 0.05
