@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,11 +53,11 @@ class Answer:
         if self.right is not None:
             said["right"] = self.right
         what = self.about.get("text") or self.about.get("file")
-        return said | ({"what": what} if what else {}) | self.credit
+        return said | ({"what": what} if what else {}) | _credit(self.about)
 
-    @property
-    def credit(self) -> dict[str, object]:
-        return {name: self.about[name] for name in ("attribution", "licence") if name in self.about}
+
+def _credit(about: Mapping[str, str]) -> dict[str, object]:
+    return {name: about[name] for name in ("attribution", "licence") if name in about}
 
 
 def compose(
@@ -73,9 +73,8 @@ def compose(
         context: a short line above the title
         lead: the one sentence to remember
     """
-    credits = sorted(
-        {f"{a.about.get('attribution', '')} ({a.about['licence']})" for a in answers if "licence" in a.about}
-    )
+    shown = [asking.about, *(answer.about for answer in answers)]
+    credits = sorted({f"{about.get('attribution', '')} ({about['licence']})" for about in shown if "licence" in about})
     closing: list[Part] = [Facts({"score": f"{score}: {MEANING[score]}", **facts})]
     if credits:
         closing.append(Prose([f"Items shown: {'; '.join(credits)}."]))
@@ -101,12 +100,16 @@ def exhibit(seen: Seen, title: str, note: str = "") -> Exhibit:
 def _shown(asking: Seen, answers: Sequence[Answer]) -> Iterator[Part]:
     """The query and the answers that could be read."""
     there = [
-        exhibit(answer.seen, f"{answer.rank}. {answer.id}", ", ".join(map(str, answer.credit.values())))
+        exhibit(answer.seen, f"{answer.rank}. {answer.id}", _credited(answer.about))
         for answer in answers
         if answer.seen is not None
     ]
     if there:
-        yield Exhibits([exhibit(asking, "the query"), *there])
+        yield Exhibits([exhibit(asking, "the query", _credited(asking.about)), *there])
+
+
+def _credited(about: Mapping[str, str]) -> str:
+    return ", ".join(map(str, _credit(about).values()))
 
 
 def pictures(asking: Seen, answers: Sequence[Answer]) -> list[Figure]:
@@ -132,5 +135,9 @@ def _pictures(asking: Seen, answers: Sequence[Answer]) -> Iterator[Part]:
 
 def _table(answers: Sequence[Answer]) -> Table:
     header = list(dict.fromkeys(name for answer in answers for name in answer.row))
-    rows = [[answer.row.get(name, "") for name in header] for answer in answers]
+    rows = [[_cell(answer.row.get(name, "")) for name in header] for answer in answers]
     return Table(header, rows, f"{count(len(answers), 'answer')}, best first.")
+
+
+def _cell(value: object) -> object:
+    return ("yes" if value else "no") if isinstance(value, bool) else value

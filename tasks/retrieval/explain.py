@@ -94,8 +94,8 @@ def explained(
     opened = Opened.of(run, arm, seed)
     pairs = opened.experiment.pairs.load()
     which, side, row = _asked(query, pairs, opened)
-    asking = Seen.of(opened.reader(which), side, row)
     inside = side is (pairs.left if which == "left" else pairs.right)
+    asking = Seen.of(opened.reader(which), side, row, described_in(pairs, which, [row])[0] if inside else None)
     searched = _gallery(pairs, gallery, which, row if inside else None)
     other = "right" if which == "left" else "left"
     rows = searched.right_gallery if which == "left" else searched.left_gallery

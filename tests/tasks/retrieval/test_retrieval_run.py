@@ -210,6 +210,11 @@ def test_an_explanation_names_rank_partners_and_right_answers(run: Path):
     assert len(list(page.parent.glob("answer-*.svg"))) == 4
 
 
+def test_a_picture_that_asks_is_credited_as_well(run: Path):
+    page = explain(run, "red-upper-left-0", k=2).read_text()
+    assert "Items shown: Toy Painters (CC0)." in page
+
+
 def test_help_imports_neither_torch_nor_lightning():
     program = (
         "import sys\n"
