@@ -40,11 +40,11 @@ Protocol = Literal["A", "B"]
 ARMS: dict[str, Callable[[], Objective]] = {"global": GlobalContrast, "tokens": TokenContrast, "both": HybridContrast}
 DIRECTIONS = {"i2t": "image to text", "t2i": "text to image"}
 SEEDS, SMALL_SEEDS = (0, 1, 2), (0,)
-EPOCHS, SMALL_EPOCHS = {"A": 5, "B": 8}, 1
+EPOCHS, SMALL_EPOCHS = {"A": 15, "B": 8}, 1
 COLLAGES, SMALL_COLLAGES = 12_000, 2000
-SIDE, SMALL_SIDE = 128, 64
+SIDE, SMALL_SIDE = 192, 64
 WIDTH, HIDDEN = {"A": 256, "B": 128}, {"A": 512, "B": 256}
-RATE, DECAY, DROPOUT = 2e-3, 0.1, {"A": 0.2, "B": 0.1}
+RATE, DECAY, DROPOUT = 2e-3, 0.1, {"A": 0.4, "B": 0.1}
 """Chosen on validation concepts, for all arms alike."""
 CELLS = {"A": 2, "B": 1}
 """Rows and columns that the map of a drawing is averaged to: 4 tokens a picture in both protocols. In B a caption has
