@@ -42,7 +42,7 @@ LSTM = 0.455
 BAR, GAP = 0.43, 0.04
 RECALLED = "paper, recalled: .357 with, .417 without, .335 at best, all on a GPU"
 SIZE = "3 layers of 128, "
-SMALL_EPOCHS = 5
+SMALL_EPOCHS = 8  # after five the network stands beside the table (.579), not below it
 SEEDS, SMALL_SEEDS = (1, 2, 3), (1,)
 GATE, WORSE = 0.05, 1.0
 WITHOUT, TOLD = "no relative term", "told the metre"
@@ -81,7 +81,7 @@ def run(data_root: Path, small: bool = False) -> Result:
 
     Args:
         data_root: the imported data set music
-        small: only small networks, for five epochs with one seed, in a folder that goes: does it run at all?
+        small: only small networks, for eight epochs with one seed, in a folder that goes: does it run at all?
 
     Raises:
         DataError: the data set is not there
