@@ -51,7 +51,9 @@ class Units(Survival):
 
     def finish(self, experiment: SurvivalExperiment, run: Path, folds: Sequence[int], seeds: Sequence[int]) -> None:
         for fold in folds:
-            ceiling(experiment, fold, run / CEILING / f"fold{fold}-seed{seeds[0]}")
+            folder = run / CEILING / f"fold{fold}-seed{seeds[0]}"
+            if not (folder / "done.json").is_file():
+                ceiling(experiment, fold, folder)
 
 
 def semi_real(place: Place, study: str, information: float, published: bool) -> pd.DataFrame:
