@@ -133,7 +133,7 @@ def test_the_small_form_on_real_patients(shared_data: Path):
     names = [row["name"] for row in outcome["rows"]]
     for amount in cmta.AMOUNTS:
         at = f"semi-real, information {amount:g}: "
-        arms = [arm for arm in cmta.ARMS if arm != PUBLISHED or amount in cmta.SMALL_PUBLISHED_AT]
+        arms = [arm for arm in cmta.ARMS if arm != PUBLISHED or amount in cmta.PUBLISHED_AT]
         assert [f"{at}{arm}" for arm in (*arms, SLIDES, "ceiling")] == [n for n in names if n.startswith(at)]
     assert len(outcome["said"]) == len(cmta.ARMS)
     controls = [row for row in outcome["rows"] if "information 0:" in row["name"] or "ceiling" in row["name"]]
