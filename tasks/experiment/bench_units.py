@@ -7,6 +7,7 @@ workers spent on neither: (workers x wall - sum of the units' own seconds) / uni
 from __future__ import annotations
 
 import platform
+import resource
 import tempfile
 import time
 from collections.abc import Iterator
@@ -43,18 +44,20 @@ def measure(engine: str, seconds: float, busy: bool, count: int) -> dict[str, An
     assert not any(outcome.error for outcome in outcomes), outcomes
     own = sum(outcome.seconds for outcome in outcomes)
     overhead = (WORKERS * wall - own) / count
-    row: dict[str, Any] = {
-        "engine": engine,
-        "work": f"{count} units of {seconds:g} s, {'computing' if busy else 'sleeping'}"
-        if seconds
-        else f"{count} empty units",
-        "wall_s": round(wall, 2),
-        "own_s": round(own, 2),
+    what = (
+        f"{count} units of {seconds:g} s, {'computing' if busy else 'sleeping'}" if seconds else f"{count} empty units"
+    )
+    return {
+        "case": f"{engine}: {what}",
+        "ours_s": round(wall, 2),
+        "peer": f"the units' own seconds over {WORKERS} workers",
+        "peer_s": round(own / WORKERS, 2),
+        "ratio": round(wall * WORKERS / own, 3),
+        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "overhead_s": round(overhead, 3),
         "wanted_s": WANTED[engine],
         "ok": overhead < WANTED[engine] and (not seconds or wall <= WALL_WANTED),
     }
-    return row
 
 
 @contextmanager
