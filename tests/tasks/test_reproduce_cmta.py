@@ -131,7 +131,7 @@ def test_what_is_missing_is_named(tmp_path: Path):
 def test_the_small_form_on_real_patients(shared_data: Path):
     outcome = cmta.run(shared_data / "tcga", small=True)
     names = [row["name"] for row in outcome["rows"]]
-    for amount in cmta.AMOUNTS:
+    for amount in cmta.SMALL_AMOUNTS:
         at = f"semi-real, information {amount:g}: "
         arms = [arm for arm in cmta.ARMS if arm != PUBLISHED or amount in cmta.PUBLISHED_AT]
         assert [f"{at}{arm}" for arm in (*arms, SLIDES, "ceiling")] == [n for n in names if n.startswith(at)]
