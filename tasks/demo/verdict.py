@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from tasks.experiment.compare import Comparison, Interval
-from tasks.experiment.report.numbers import decimal, interval
+from tasks.experiment.report.numbers import chance_share, decimal, interval
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Verdict:
             f"{decimal(first.difference.value, signed=True)}, 95 % interval {sure or 'not known'})"
         )
         if self.chance is not None:
-            words += f"; chance is {_small(self.chance)}"
+            words += f"; chance is {chance_share(self.chance)}"
         if self.chance is not None and self.ceiling is not None:
             share = (first.a_value - self.chance) / (self.ceiling - self.chance)
             words += f", the ceiling {decimal(self.ceiling)}, and {share:.0%} of the way between them is reached"
@@ -74,7 +74,7 @@ class Verdict:
             "strongest other": f"{first.b}: {decimal(first.b_value)}",
             "difference": decimal(first.difference.value, signed=True),
             "95 % interval": interval(first.difference.low, first.difference.high, signed=True) or "–",
-            "chance": "–" if self.chance is None else _small(self.chance),
+            "chance": "–" if self.chance is None else chance_share(self.chance),
         }
 
     def _side(self, one: Comparison) -> int:
@@ -95,11 +95,6 @@ def comparisons(rows: pd.DataFrame, left_out: Iterable[str] = ()) -> list[Compar
         for row in rows.itertuples()
         if row.b not in out
     ]  # fmt: skip
-
-
-def _small(chance: float) -> str:
-    """With a digit more where three would show nothing."""
-    return decimal(chance, 4 if chance < 0.01 else 3)
 
 
 def _listed(words: Sequence[str]) -> str:

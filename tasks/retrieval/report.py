@@ -10,7 +10,7 @@ import pandas as pd
 
 from tasks.experiment.report import Figure, Listing, Part, Prose, Report, Section, Table
 from tasks.experiment.report.estimates import Estimate, forest
-from tasks.experiment.report.numbers import count, decimal, interval, sentence
+from tasks.experiment.report.numbers import chance_share, count, decimal, interval, sentence
 from tasks.experiment.report.run_parts import closing_sections, context, notice
 from tasks.experiment.report.training import epoch_choice
 from tasks.retrieval.metrics import recall_name
@@ -128,7 +128,7 @@ def _lead(results: Results) -> str:
     span = interval(row["low"], row["high"])
     reached = (
         f"{results.own} finds a right item first for {decimal(row['value'])} ({span}) of the queries of "
-        f"{row['gallery_name']}, {row['direction']}; a random order finds {decimal(row['chance'])}"
+        f"{row['gallery_name']}, {row['direction']}; a random order finds {chance_share(row['chance'])}"
     )
     table = results.comparisons
     if table is None or table.empty:

@@ -79,7 +79,9 @@ def forest(
         + (f" ({interval(e.low, e.high, digits, signed=signed)})" if interval(e.low, e.high) else "")
         for e in estimates
     )
-    alt = f"{title}. {spoken}." + "".join(f" {name} {decimal(value, digits)}." for name, value in lines.items())
+    alt = f"{title}. {spoken}." + "".join(
+        f" {name} {decimal(value, digits + (0 < abs(value) < 0.01))}." for name, value in lines.items()
+    )
     return Figure(key, drawn.svg, title, caption, n, alt)
 
 

@@ -17,6 +17,11 @@ def decimal(value: float | None, digits: int = 3, *, signed: bool = False) -> st
     return f"{value:{'+' if signed and value else ''}.{digits}f}".replace("-", "−")
 
 
+def chance_share(value: float) -> str:
+    """What chance reaches, with a digit more where three would show nothing."""
+    return decimal(value, 4 if value < 0.01 else 3)
+
+
 def interval(low: float | None, high: float | None, digits: int = 3, *, signed: bool = False) -> str:
     """`0.610 to 0.676`; empty when either end is unknown."""
     if low is None or high is None or math.isnan(low) or math.isnan(high):
