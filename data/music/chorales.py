@@ -39,7 +39,7 @@ class Chorales:
         """
         path = resolve(self.file)
         content = read_json(path)
-        if not isinstance(content, Mapping) or not set(PARTS) <= set(content):
+        if not isinstance(content, Mapping) or not all(isinstance(content.get(part), list) for part in PARTS):
             raise DataError(f"{path}: expected the parts {', '.join(PARTS)}; take jsb16_separated.json.xz")
         return {part: [_chorale(path, part, row, piece) for row, piece in enumerate(content[part])] for part in PARTS}
 

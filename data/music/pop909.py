@@ -14,7 +14,7 @@ from data.errors import DataError
 from data.music.book import SongBook, SongSource, split_by_opening
 from data.music.breaks import without_long_breaks
 from data.music.key import Key
-from data.music.melody import TICKS, Melody
+from data.music.melody import LONGEST, TICKS, Melody
 from data.music.song_files import read_json
 from data.sources import resolve
 
@@ -62,9 +62,9 @@ class Pop909Songs(SongSource):
     def _song(self, path: Path, number: int, row: object) -> Melody:
         try:
             return song_of_row(row, f"phrases{self.labels}")  # type: ignore[arg-type]
-        except (KeyError, TypeError, ValueError) as problem:
-            if isinstance(problem, DataError):
-                raise DataError(f"{path}: song {number}: {problem}") from None
+        except DataError as problem:
+            raise DataError(f"{path}: song {number}: {problem}") from None
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as problem:
             raise DataError(f"{path}: song {number} lacks or garbles {problem}; take pop909_melody.json.xz") from None
 
 
@@ -76,6 +76,9 @@ def song_of_row(row: Mapping[str, Any], labels: str = "phrases1") -> Melody:
         labels: which phrase labels
     """
     line = np.array(row["melody"], np.int64)
+    longest = LONGEST // SIXTEENTH
+    if line.ndim != 2 or line.shape[1] != 2 or (line < 0).any() or (line > longest).any() or line.sum() > longest:
+        raise DataError(f"its melody is not pairs of MIDI number and sixteenths, up to {longest:,} in all; correct it")
     start = np.cumsum(line[:, 1]) - line[:, 1]
     sung = line[:, 0] > 0
     onset, duration = SIXTEENTH * start[sung], SIXTEENTH * line[sung, 1]

@@ -15,6 +15,8 @@ from data.music.key import Key
 from data.music.melody import LONGEST, TICKS, Melody, bars_of, parse_metre
 
 ABOUT = ("title", "origin", "genre", "split", "code", "tempo", "octave_wrap")
+FINEST = 1_000_000
+"""Ticks a quarter at most."""
 _NUMBERS = ("onset", "dur", "pitch")
 
 
@@ -47,8 +49,10 @@ def read_songs(path: Path) -> list[Melody]:
         raise DataError(f"{path}: expected an object with songs, not {type(content).__name__}; see docs/melody-data.md")
     songs = content.get("songs", [content])
     ticks = content.get("ticks_per_quarter", TICKS)
-    if not isinstance(songs, Sequence) or not isinstance(ticks, int) or ticks < 1:
-        raise DataError(f"{path}: songs must be a list and ticks_per_quarter a whole number; see docs/melody-data.md")
+    if not isinstance(songs, Sequence) or not isinstance(ticks, int) or not 1 <= ticks <= FINEST:
+        raise DataError(
+            f"{path}: songs must be a list and ticks_per_quarter a whole number to {FINEST:,}; see docs/melody-data.md"
+        )
     return [song_of(song, ticks, f"{path}: song {row}") for row, song in enumerate(songs)]
 
 

@@ -80,7 +80,7 @@ def forest(
         for e in estimates
     )
     alt = f"{title}. {spoken}." + "".join(
-        f" {name} {decimal(value, digits + (0 < abs(value) < 0.01))}." for name, value in lines.items()
+        f" {name} {decimal(value, digits + int(0 < abs(value) < 0.01))}." for name, value in lines.items()
     )
     return Figure(key, drawn.svg, title, caption, n, alt)
 
