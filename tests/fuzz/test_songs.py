@@ -41,6 +41,7 @@ def test_chorales(content: bytes, place: Path, tried: Tried):
     tried(Chorales(str(path)).load)
 
 
+@pytest.mark.unchecked  # columns of unequal length are refused by the reader, after the shape checker
 @law(content=json_files({"ticks_per_quarter": 24, "songs": [SONG]}))
 def test_songs(content: bytes, place: Path, tried: Tried):
     path = place / "songs.json"
