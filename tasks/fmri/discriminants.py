@@ -16,6 +16,9 @@ FEWEST = 3
 """Samples of a class from which its own covariance is shrunk. Of two samples the rule shrinks nothing, so that the
 discriminants live where the covariance is singular: .09 of Haxby's subject 1 with two training runs, .54 pooled."""
 
+ROUNDING = 1e-12
+"""A share of shrinkage below which it is what is left of 0."""
+
 
 def discriminants(
     x: Float[np.ndarray, "n x"], of: Int[np.ndarray, " n"], classes: int
@@ -58,16 +61,16 @@ def ledoit_wolf(z: Float[np.ndarray, "n x"]) -> tuple[float, float]:
     squared = float(((z @ z.T) ** 2).sum()) / n**2
     spread = (squared - voxels * size**2) / voxels
     noise = min((fourth - squared) / (voxels * n), spread)
-    return (noise / spread if noise > 0 else 0.0), size
+    return (noise / spread if noise > ROUNDING * spread else 0.0), size
 
 
 def _solved(
     diagonal: Float[np.ndarray, " x"], spanned: Float[np.ndarray, "m x"], means: Float[np.ndarray, "x k"]
 ) -> Float[np.ndarray, "x k"]:
     """(diagonal + spanned' spanned)^-1 means."""
-    if diagonal.min() <= 1e-12 * max(diagonal.max(), 1e-300):
-        whole = np.diag(diagonal) + spanned.T @ spanned
-        return np.asarray(np.linalg.lstsq(whole, means, rcond=None)[0])
+    if not diagonal.all():  # nothing is shrunk, so no voxel has a diagonal: the least-norm weights
+        least = np.linalg.pinv(spanned, rcond=np.sqrt(np.finfo(float).eps * len(diagonal)))
+        return np.asarray(least @ (least.T @ means))
     plain, thin = means / diagonal[:, None], spanned / diagonal
     inner = np.eye(len(spanned)) + thin @ spanned.T
     return np.asarray(plain - thin.T @ np.linalg.solve(inner, spanned @ plain))

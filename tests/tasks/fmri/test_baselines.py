@@ -259,3 +259,18 @@ def test_an_average_of_one_decoder_with_itself_ranks_as_it_does():
     both = average([scores, scores])
     assert (both.matrix.argmax(axis=1) == scores.matrix.argmax(axis=1)).all()
     np.testing.assert_allclose(both.matrix.std(axis=1), 1)
+
+
+@pytest.mark.parametrize("voxels", [6, 60_000])
+def test_where_nothing_is_shrunk_the_discriminants_are_the_least_ones(voxels: int):
+    """Samples at plus and minus one vector of each class: the rule shrinks by 0, and the covariance is singular."""
+    draw = np.random.default_rng(0)
+    of, sign = np.arange(12) % 3, np.where(np.arange(12) < 6, 1.0, -1.0)
+    means, along = draw.standard_normal((2, 3, voxels))
+    x = means[of] + sign[:, None] * along[of]
+    weights, _ = discriminants(x, of, 3)
+    assert np.isfinite(weights).all()
+    if voxels == 6:
+        covariance = sum(np.outer(one, one) for one in along) / 3
+        expected = np.linalg.lstsq(covariance, means.T, rcond=1e-10)[0]
+        np.testing.assert_allclose(weights, expected, atol=1e-6)
