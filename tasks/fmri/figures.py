@@ -146,44 +146,6 @@ def evoked(table: pd.DataFrame) -> Figure:
     )  # fmt: skip
 
 
-def curves(points: Mapping[str, Mapping[int, tuple[float, float, float]]], chance: float) -> Figure:
-    """Top-1 over the number of labelled samples of a new person, a line per arm.
-
-    Args:
-        points: arm -> number -> value and the ends of its interval; the first arms are drawn in colour, with intervals
-        chance: of the gallery
-    """
-    colours = dict(zip(points, (QUIET, VERMILLION, BLUE), strict=False))
-    numbers = sorted({n for of in points.values() for n in of})
-    with sheet("few-shot", 300) as drawn:
-        axes = drawn.canvas.subplots()
-        for (arm, of), dash in zip(points.items(), ("-", "-", "-", "--", ":", "-.", (0, (1, 3))), strict=False):
-            at = sorted(of)
-            value, low, high = (np.array([of[n][k] for n in at]) for k in range(3))
-            colour = colours.get(arm, INK)
-            if arm in colours:
-                axes.fill_between(at, low, high, color=colour, alpha=0.12, lw=0)
-            axes.plot(at, value, color=colour, ls=dash, marker="o", ms=3.5, lw=2 if arm in colours else 1, label=arm)
-        axes.axhline(chance, color=QUIET, lw=1.0, ls=_DASH)
-        axes.annotate(
-            "chance", (1.01, chance), xycoords=("axes fraction", "data"), va="center", fontsize=9, color=QUIET
-        )
-        axes.set(xscale="log", xlabel="Labelled samples of the new person", ylabel="Top-1 of held-out samples")
-        axes.set_xticks(numbers, [str(n) for n in numbers])
-        axes.minorticks_off()
-        axes.grid(axis="y")
-        axes.set_axisbelow(True)
-        drawn.canvas.legend(loc="outside lower left", ncols=2)
-    spoken = "; ".join(
-        f"{arm}: " + ", ".join(f"{n} {decimal(of[n][0])}" for n in sorted(of)) for arm, of in points.items()
-    )
-    return Figure(
-        "few-shot", drawn.svg, "What a trunk of other people is worth",
-        "A horizontal line from one curve to the next says how many more labelled samples the lower arm needs. Bands: "
-        "95 % intervals over people.", f"{count(len(points), 'arm')}", f"Top-1 by number of samples. {spoken}.",
-    )  # fmt: skip
-
-
 def picture_rows(
     shown: Float[np.ndarray, "n i j 3"], made: Float[np.ndarray, "n i j 3"], names: Sequence[str]
 ) -> Figure:

@@ -30,7 +30,7 @@ from threadpoolctl import threadpool_limits
 from data.errors import DataError
 from tasks.experiment.compare import Interval, percentile_interval, signed
 from tasks.experiment.report import Figure
-from tasks.reproduce.cmta_figure import curves
+from tasks.reproduce.cmta_figure import fusion_gain
 from tasks.reproduce.cmta_runs import EXACT, PERFECT, PUBLISHED, Place, real, semi_real
 from tasks.reproduce.rows import Result, Row, close, result
 from tasks.survival.metrics import fold_means
@@ -253,5 +253,5 @@ def _described(point: Point, arm: str) -> str:
 
 def figures(rows: Sequence[Row]) -> list[Figure]:
     """c-index of every arm over what the slides know."""
-    drawn = curves(rows)
+    drawn = fusion_gain(rows)
     return [] if drawn is None else [drawn]

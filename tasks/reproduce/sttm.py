@@ -28,9 +28,10 @@ from data.simulate.semireal import SemiRealBrains
 from tasks.experiment.compare import paired_difference, percentile_interval, resample
 from tasks.experiment.engine import stream
 from tasks.experiment.report import Figure
+from tasks.experiment.report.curves import Line, curves
+from tasks.experiment.report.palette import BLUE, INK, QUIET, VERMILLION
 from tasks.fmri.alignment import SharedSpace
 from tasks.fmri.decoder import Decoder
-from tasks.fmri.figures import curves
 from tasks.fmri.metrics import backward, forward
 from tasks.fmri.models.trunks import ContrastiveTrunk, GaussianTrunk, NoTrunk
 from tasks.fmri.targets import GivenTargets, GroupGeometry
@@ -95,12 +96,31 @@ def run(data_root: Path, small: bool = False) -> Result:
 
 def figures(rows: Sequence[Row]) -> list[Figure]:
     """Top-1 of each arm over the number of labelled images, and where the adapter alone catches up with the trunk."""
-    points: dict[str, dict[int, tuple[float, float, float]]] = {}
+    points: dict[str, dict[float, tuple[float, float, float]]] = {}
     for row in rows:
         named, ends = _POINT.fullmatch(row["name"]), _ENDS.search(row["note"])
         if named and ends and named["arm"] in (*ARMS, SHUFFLED):
-            points.setdefault(named["arm"], {})[int(named["n"])] = (row["ours"], float(ends[1]), float(ends[2]))
-    return [curves(points, CHANCE)] if points else []
+            points.setdefault(named["arm"], {})[float(named["n"])] = (row["ours"], float(ends[1]), float(ends[2]))
+    if not points:
+        return []
+    colours = dict(zip(points, (QUIET, VERMILLION, BLUE), strict=False))
+    lines = [
+        Line(arm, of, colours[arm], dash, 0.12, 2.0) if arm in colours else Line(arm, of, INK, dash, 0.0, 1.0)
+        for (arm, of), dash in zip(points.items(), ("-", "-", "-", "--", ":", "-.", (0, (1, 3))), strict=False)
+    ]
+    return [
+        curves(
+            "few-shot",
+            lines,
+            title="What a trunk of other people is worth",
+            x="Labelled samples of the new person",
+            y="Top-1 of held-out samples",
+            caption="A horizontal line from one curve to the next says how many more labelled samples the lower arm "
+            "needs. Bands: 95 % intervals over people.",
+            chance=CHANCE,
+            counts=True,
+        )
+    ]
 
 
 def _all(data_root: Path, arms: Sequence[str], counts: Sequence[int], draws: int, rdms: str = RDMS) -> Scored:
