@@ -5,8 +5,8 @@ the sequence is filled up in FRONT with zero tokens to a multiple of the landmar
 the inverse is 6 steps of an iteration whose start is scaled over all heads of an item; a filter of length 33 runs over
 the tokens in the order in which they came. `Nystrom` is the operator without these.
 
-# Usual code: that scale is over the whole batch too. The published models see one item at a time, where it is the same;
-# here items of one length may share a batch and do not change one another.
+Usual code takes that scale over the whole batch too. The published models see one item at a time, where it is the same;
+here items of one length may share a batch and do not change one another.
 
 Less work than the usual code, at the same result to rounding:
 - queries are multiplied with (inverse x gathered values), never with the inverse;
