@@ -81,6 +81,25 @@ def start_end_local_shift(o, segment, own_ends, other_ends):
 
 
 @triton.jit
+def scored(
+    b_x, o_q, o_k, i_b, i_h, n, s, length, shift, window, keep, query_segment, key_segment, query_ends, key_ends,
+    bias_a, bias_b, a_b, a_h, a_q, a_k, c_b, c_h, c_q, c_k, n0, n1, n2, n3, n4, n5,
+    BIAS: tl.constexpr, KEEP: tl.constexpr, SEGMENTS: tl.constexpr, PACKED: tl.constexpr,
+    CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
+):  # fmt: skip
+    """Base-2 scores of a tile from its scaled products: bias added, -inf where a pair does not meet."""
+    o_qi, o_kj, o_shift = local(o_q, o_k, shift, n, query_segment, query_ends, key_ends, CAUSAL, PACKED)
+    b_x = biased(
+        b_x, o_q, o_k, o_qi, o_kj, i_b, i_h, n, s, bias_a, bias_b,
+        a_b, a_h, a_q, a_k, c_b, c_h, c_q, c_k, n0, n1, n2, n3, n4, n5, BIAS,
+    )  # fmt: skip
+    return masked(
+        b_x, o_q, o_k, o_qi, o_kj, i_b, n, s, length, o_shift, window, keep,
+        query_segment, key_segment, KEEP, SEGMENTS, CAUSAL, WINDOW,
+    )  # fmt: skip
+
+
+@triton.jit
 def local(o_q, o_k, shift, n, query_segment, query_ends, key_ends, CAUSAL: tl.constexpr, PACKED: tl.constexpr):
     """Positions counted from the start of the query's packed sequence, and its shift; else what was given."""
     if PACKED:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kernels.attention.score_tile import biased, dropout_factor, key_length, key_range, local, masked, query_range
+from kernels.attention.score_tile import dropout_factor, key_length, key_range, query_range, scored
 from kernels.tiles import LN2, LOG2E, rounded, upcast
 
 
@@ -74,16 +74,11 @@ def attend_forward_kernel(
             )
         )
         b_x = tl.dot(b_q, b_k, input_precision=PRECISION, out_dtype=ACC) * (scale * LOG2E)
-        o_qi, o_kj, o_shift = local(
-            o_m[:, None], o_n_[None, :], shift, n, query_segment, query_ends, key_ends, CAUSAL, PACKED
-        )
-        b_x = biased(
-            b_x, o_m[:, None], o_n_[None, :], o_qi, o_kj, i_b, i_h, n, s, bias_a, bias_b,
-            a_b, a_h, a_q, a_k, c_b, c_h, c_q, c_k, n0, n1, n2, n3, n4, n5, BIAS,
-        )  # fmt: skip
-        b_x = masked(
-            b_x, o_m[:, None], o_n_[None, :], o_qi, o_kj, i_b, n, s, length, o_shift, window, keep,
-            query_segment, key_segment, KEEP, SEGMENTS, CAUSAL, WINDOW,
+        b_x = scored(
+            b_x, o_m[:, None], o_n_[None, :], i_b, i_h, n, s, length, shift, window,
+            keep, query_segment, key_segment, query_ends, key_ends, bias_a, bias_b,
+            a_b, a_h, a_q, a_k, c_b, c_h, c_q, c_k, n0, n1, n2, n3, n4, n5,
+            BIAS, KEEP, SEGMENTS, PACKED, CAUSAL, WINDOW,
         )  # fmt: skip
         if PEAK:
             b_best, b_where = tl.max(b_x, 1, return_indices=True)
@@ -180,16 +175,11 @@ def attend_groups_kernel(
                 )
             )
             b_x = tl.dot(b_q, b_k, input_precision=PRECISION, out_dtype=ACC) * (scale * LOG2E)
-            o_qi, o_kj, o_shift = local(
-                o_m[:, None], o_n_[None, :], shift, n, query_segment, query_ends, key_ends, CAUSAL, PACKED
-            )
-            b_x = biased(
-                b_x, o_m[:, None], o_n_[None, :], o_qi, o_kj, i_b, i_h, n, s, bias_a, bias_b,
-                a_b, a_h, a_q, a_k, c_b, c_h, c_q, c_k, n0, n1, n2, n3, n4, n5, BIAS,
-            )  # fmt: skip
-            b_x = masked(
-                b_x, o_m[:, None], o_n_[None, :], o_qi, o_kj, i_b, n, s, length, o_shift, window, keep,
-                query_segment, key_segment, KEEP, SEGMENTS, CAUSAL, WINDOW,
+            b_x = scored(
+                b_x, o_m[:, None], o_n_[None, :], i_b, i_h, n, s, length, shift, window,
+                keep, query_segment, key_segment, query_ends, key_ends, bias_a, bias_b,
+                a_b, a_h, a_q, a_k, c_b, c_h, c_q, c_k, n0, n1, n2, n3, n4, n5,
+                BIAS, KEEP, SEGMENTS, PACKED, CAUSAL, WINDOW,
             )  # fmt: skip
             b_p = tl.where(b_member[None, :], tl.exp2(b_x - b_lse[:, None]), 0.0)
             b_mass += tl.sum(b_p, 1)
@@ -261,16 +251,11 @@ def received_mass_kernel(
             )
         )
         b_x = tl.dot(b_k, b_q, input_precision=PRECISION, out_dtype=ACC) * (scale * LOG2E)
-        o_qi, o_kj, o_shift = local(
-            o_m[None, :], o_n_[:, None], shift, n, query_segment, query_ends, key_ends, CAUSAL, PACKED
-        )
-        b_x = biased(
-            b_x, o_m[None, :], o_n_[:, None], o_qi, o_kj, i_b, i_h, n, s, bias_a, bias_b,
-            a_b, a_h, a_q, a_k, c_b, c_h, c_q, c_k, n0, n1, n2, n3, n4, n5, BIAS,
-        )  # fmt: skip
-        b_x = masked(
-            b_x, o_m[None, :], o_n_[:, None], o_qi, o_kj, i_b, n, s, length, o_shift, window, keep,
-            query_segment, key_segment, KEEP, SEGMENTS, CAUSAL, WINDOW,
+        b_x = scored(
+            b_x, o_m[None, :], o_n_[:, None], i_b, i_h, n, s, length, shift, window,
+            keep, query_segment, key_segment, query_ends, key_ends, bias_a, bias_b,
+            a_b, a_h, a_q, a_k, c_b, c_h, c_q, c_k, n0, n1, n2, n3, n4, n5,
+            BIAS, KEEP, SEGMENTS, PACKED, CAUSAL, WINDOW,
         )  # fmt: skip
         b_lse = tl.load(lse + i_row.to(tl.int64) * n + o_m, mask=in_n, other=0.0) * LOG2E
         b_p = tl.exp2(b_x - tl.where(b_lse == float("-inf"), 0.0, b_lse)[None, :])

@@ -15,7 +15,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kernels.attention.score_tile import biased, dropout_factor, key_length, key_range, local, masked, query_range
+from kernels.attention.score_tile import dropout_factor, key_length, key_range, query_range, scored
 from kernels.tiles import LN2, LOG2E, rounded, upcast
 
 
@@ -115,16 +115,11 @@ def attend_backward_q_kernel(
                 )
             )
             b_x = tl.dot(b_q, tl.trans(b_k), input_precision=PRECISION, out_dtype=ACC) * (scale * LOG2E)
-            o_qi, o_kj, o_shift = local(
-                o_m[:, None], o_n_[None, :], shift, n, query_segment, query_ends, key_ends, CAUSAL, PACKED
-            )
-            b_x = biased(
-                b_x, o_m[:, None], o_n_[None, :], o_qi, o_kj, i_b, i_h, n, s, bias_a, bias_b,
-                a_b, a_h, a_q, a_k, c_b, c_h, c_q, c_k, n0, n1, n2, n3, n4, n5, BIAS,
-            )  # fmt: skip
-            b_x = masked(
-                b_x, o_m[:, None], o_n_[None, :], o_qi, o_kj, i_b, n, s, length, o_shift, window, keep,
-                query_segment, key_segment, KEEP, SEGMENTS, CAUSAL, WINDOW,
+            b_x = scored(
+                b_x, o_m[:, None], o_n_[None, :], i_b, i_h, n, s, length, shift, window,
+                keep, query_segment, key_segment, query_ends, key_ends, bias_a, bias_b,
+                a_b, a_h, a_q, a_k, c_b, c_h, c_q, c_k, n0, n1, n2, n3, n4, n5,
+                BIAS, KEEP, SEGMENTS, PACKED, CAUSAL, WINDOW,
             )  # fmt: skip
             b_p = tl.exp2(b_x - b_lse[:, None])
             if GROUPS:
@@ -218,16 +213,11 @@ def attend_backward_kv_kernel(
                     )
                 )
                 b_x = tl.dot(b_k, tl.trans(b_q), input_precision=PRECISION, out_dtype=ACC) * (scale * LOG2E)
-                o_qi, o_kj, o_shift = local(
-                    o_m[None, :], o_n_[:, None], shift, n, query_segment, query_ends, key_ends, CAUSAL, PACKED
-                )
-                b_x = biased(
-                    b_x, o_m[None, :], o_n_[:, None], o_qi, o_kj, i_b, i_h, n, s, bias_a, bias_b,
-                    a_b, a_h, a_q, a_k, c_b, c_h, c_q, c_k, n0, n1, n2, n3, n4, n5, BIAS,
-                )  # fmt: skip
-                b_x = masked(
-                    b_x, o_m[None, :], o_n_[:, None], o_qi, o_kj, i_b, n, s, length, o_shift, window, keep,
-                    query_segment, key_segment, KEEP, SEGMENTS, CAUSAL, WINDOW,
+                b_x = scored(
+                    b_x, o_m[None, :], o_n_[:, None], i_b, i_h, n, s, length, shift, window,
+                    keep, query_segment, key_segment, query_ends, key_ends, bias_a, bias_b,
+                    a_b, a_h, a_q, a_k, c_b, c_h, c_q, c_k, n0, n1, n2, n3, n4, n5,
+                    BIAS, KEEP, SEGMENTS, PACKED, CAUSAL, WINDOW,
                 )  # fmt: skip
                 o_row = i_row.to(tl.int64) * n + o_m
                 b_lse = tl.load(lse + o_row, mask=in_n, other=0.0) * LOG2E
@@ -322,14 +312,11 @@ def attend_backward_bias_kernel(
             o_q = tl.where(in_n, o_i, 0)[:, None]
             o_k = tl.where(in_s, o_j, 0)[None, :]
             b_x = tl.dot(b_q, b_k, input_precision=PRECISION, out_dtype=ACC) * (scale * LOG2E)
-            o_qi, o_kj, o_shift = local(o_q, o_k, shift, n, query_segment, query_ends, key_ends, CAUSAL, PACKED)
-            b_x = biased(
-                b_x, o_q, o_k, o_qi, o_kj, i_b, i_h, n, s, bias_a, bias_b,
-                a_b, a_h, a_q, a_k, c_b, c_h, c_q, c_k, n0, n1, n2, n3, n4, n5, BIAS,
-            )  # fmt: skip
-            b_x = masked(
-                b_x, o_q, o_k, o_qi, o_kj, i_b, n, s, length, o_shift, window, keep,
-                query_segment, key_segment, KEEP, SEGMENTS, CAUSAL, WINDOW,
+            b_x = scored(
+                b_x, o_q, o_k, i_b, i_h, n, s, length, shift, window,
+                keep, query_segment, key_segment, query_ends, key_ends, bias_a, bias_b,
+                a_b, a_h, a_q, a_k, c_b, c_h, c_q, c_k, n0, n1, n2, n3, n4, n5,
+                BIAS, KEEP, SEGMENTS, PACKED, CAUSAL, WINDOW,
             )  # fmt: skip
             b_x = tl.where(inside, b_x, float("-inf"))
             o_row = i_row.to(tl.int64) * n + o_i
