@@ -126,27 +126,35 @@ def listing(kind: str) -> list[dict[str, Any]]:
     return kinds[kind]()
 
 
-def reproduction(key: str, features: Path | None = None) -> Callable[[bool], Result]:
+def reproduction(
+    key: str, features: Path | None = None, jobs: int = 1, engine: str | None = None
+) -> Callable[[bool], Result]:
     """The function that reproduces a paper; it takes `small`.
 
     Args:
         key: of `PAPERS`
         features: folder with features of real slides, for a paper that reads some
+        jobs: processes, or SLURM jobs; a paper that is one piece uses one
+        engine: address of a Dask scheduler instead, or `slurm`
 
     Raises:
-        ConfigError: there is no such paper, or it reads no features
+        ConfigError: there is no such paper, it reads no features, or it has no parts for an engine
     """
     if key not in PAPERS:
         raise ConfigError(f"reproduce {key}: no such paper{did_you_mean(key, PAPERS)} (there are {', '.join(PAPERS)})")
     from data.sources import resolve
+    from tasks.reproduce.workers import Workers
 
     paper = PAPERS[key]
     run: Callable[..., Result] = importlib.import_module(paper.module).run
-    given = {} if features is None else {"features": features}
-    if lacking := given.keys() - inspect.signature(run).parameters.keys():
-        raise ConfigError(f"reproduce {key}: it reads no slides, so leave out --{lacking.pop()}")
+    taken = inspect.signature(run).parameters
+    if features is not None and "features" not in taken:
+        raise ConfigError(f"reproduce {key}: it reads no slides, so leave out --features")
+    if engine is not None and "workers" not in taken:
+        raise ConfigError(f"reproduce {key}: it is one piece of less than a minute, so leave out --engine")
+    given = {"features": features, "workers": Workers(jobs, engine)}
     folder = resolve(paper.needs) if paper.needs else None
-    return lambda small: run(folder, small, **given)
+    return lambda small: run(folder, small, **{name: value for name, value in given.items() if name in taken})
 
 
 def reproduction_page(key: str, result: Any, path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -168,12 +169,16 @@ def reproduce(
     features: Annotated[
         Path | None, typer.Option(help="of cmta: folder with slide features, one folder in it per cohort")
     ] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="processes, or SLURM jobs; all cores unless said")] = None,
+    engine: Engine = None,
     json: Json = False,
+    quiet: Quiet = False,
 ) -> int:
     """Published figures beside ours: one row each, with the tolerance and why."""
+    speak_up(quiet)
     from tasks.catalogue import PAPERS, reproduction, reproduction_page
 
-    result = reproduction(paper, features)(small)
+    result = reproduction(paper, features, jobs or os.cpu_count() or 1, engine)(small)
     if report is not None:
         reproduction_page(paper, result, report)
     if write:

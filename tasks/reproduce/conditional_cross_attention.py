@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from joblib import Parallel, delayed
 from torch import Tensor
 
 from data.pairs.emoji import EmojiPairs
@@ -28,6 +27,7 @@ from encoders.melody import MelodyTransformer
 from tasks.experiment.compare import percentile_interval, resample
 from tasks.experiment.trainer import TrainerOptions
 from tasks.reproduce.rows import Result, Row, at_least, result
+from tasks.reproduce.workers import Workers
 from tasks.retrieval.conditional import (
     AttributeEmbedder,
     ConditionalEmbedder,
@@ -35,6 +35,7 @@ from tasks.retrieval.conditional import (
     SeparateHeads,
     SharedEmbedder,
 )
+from tasks.retrieval.feed import Feed
 from tasks.retrieval.fit_conditional import TripletOptions, fit_embedder
 from tasks.retrieval.metrics import chance
 from tasks.retrieval.space_unit import judge
@@ -54,6 +55,8 @@ SEEDS, SMALL_SEEDS = (0, 1, 2), (0,)
 HIDDEN, RATE, DECAY = 128, 2e-3, 0.05
 EPOCHS, SMALL_EPOCHS = 5, 1
 SIDE, SMALL_SIDE, CELLS = 128, 64, 2
+FIRST = 67_280_421_310_721
+"""Seed of an encoder's first weights, alike in all arms: the one that torch takes when it is given none."""
 
 
 @dataclass(frozen=True)
@@ -74,67 +77,72 @@ class Found:
     apart: Float[Tensor, "k k"]
 
 
-def run(data_root: Path, small: bool = False) -> Result:
-    """Train every arm on the emoji and on the folk songs, each set in a process of its own.
+def run(data_root: Path, small: bool = False, workers: Workers = Workers()) -> Result:  # noqa: B008
+    """Train every arm with every seed on the emoji and on the folk songs.
 
     Args:
         data_root: the imported data set retrieval
         small: one seed, one epoch, drawings as they are, emoji alone: does it run at all?
+        workers: who trains; a training is a part
 
     Raises:
         DataError: the data set or the notes of the songs are not there
     """
     if not small:
         song_books()
-    sets = [_emoji] if small else [_emoji, _folk]
-    with tempfile.TemporaryDirectory() as folder:
-        found = Parallel(n_jobs=len(sets))(delayed(own)(data_root, Path(folder), small) for own in sets)
-    names = (("emoji", EMOJI), ("folk", FOLK))
-    return result(PAPER, [row for (name, of), own in zip(names, found, strict=False) for row in judged(name, of, own)])
+    sets = {"emoji": EMOJI} if small else {"emoji": EMOJI, "folk": FOLK}
+    set_of(data_root, "emoji", small)
+    workers.each(kept, {"emoji, frozen tokens": (data_root, small)})
+    parts = {
+        f"{data}, {arm}, seed {seed}": (data, arm, seed, data_root, small)
+        for data in sets for seed in (SMALL_SEEDS if small else SEEDS) for arm in ARMS
+    }  # fmt: skip
+    found = dict(zip(parts, workers.each(measured, parts), strict=True))
+    by_set = {data: [own for name, own in found.items() if name.startswith(f"{data}, ")] for data in sets}
+    return result(PAPER, [row for data, own in by_set.items() for row in judged(data, sets[data], own)])
 
 
-def _emoji(data_root: Path, folder: Path, small: bool) -> list[Found]:
-    encoder = MobileNetTokens(SMALL_SIDE if small else SIDE, cells=CELLS)
-    return measured(EmojiPairs("D", str(data_root / "emoji")).load(), encoder, EMOJI, folder, small)
+def set_of(data_root: Path, data: str, small: bool = False) -> tuple[Pairs, Encoder]:
+    """A collection and the encoder of its left items, with the same first weights in every process.
+
+    Raises:
+        DataError: the data set or the notes of the songs are not there
+    """
+    torch.manual_seed(FIRST)
+    if data == "emoji":
+        encoder = MobileNetTokens(SMALL_SIDE if small else SIDE, cells=CELLS)
+        return EmojiPairs("D", str(data_root / "emoji")).load(), encoder
+    return FolkPairs(str(data_root / "folk")).load(), MelodyTransformer(width=64, depth=2, tokens=64)
 
 
-def _folk(data_root: Path, folder: Path, small: bool) -> list[Found]:
-    pairs = FolkPairs(str(data_root / "folk")).load()
-    return measured(pairs, MelodyTransformer(width=64, depth=2, tokens=64), FOLK, folder, small)
+def kept(data_root: Path, small: bool) -> None:
+    """Have the frozen encoder of the emoji read them once, so that trainings side by side find what it read."""
+    pairs, encoder = set_of(data_root, "emoji", small)
+    Feed(encoder, pairs.left, data_home() / "features")
 
 
-def measured(
-    pairs: Pairs, encoder: Encoder, conditions: Sequence[str], folder: Path, small: bool = False
-) -> list[Found]:
-    """Every arm and seed on the test items.
+def measured(data: str, arm: str, seed: int, data_root: Path, small: bool = False) -> Found:
+    """One arm with one seed on the test items.
 
     Args:
-        pairs: whose left items are embedded
-        encoder: of the left items; trained anew in every arm unless frozen
-        conditions: columns of the table of left items
-        folder: for checkpoints and logs
-        small: one seed, one epoch
+        data: emoji or folk
+        arm: of `ARMS`
+        seed: of the new weights, order, triplets and dropout
+        data_root: the imported data set retrieval
+        small: one epoch, drawings as they are
     """
-    torch.set_num_threads(1)
-    start = {
-        name: value.clone() if isinstance(value, Tensor) else value for name, value in encoder.state_dict().items()
-    }
-    found = []
-    for seed in SMALL_SEEDS if small else SEEDS:
-        for arm, cls in ARMS.items():
-            torch.manual_seed(seed)
-            encoder.load_state_dict(start)
-            model = cls(encoder, conditions, hidden=HIDDEN)
-            optimizer = functools.partial(torch.optim.AdamW, lr=RATE, weight_decay=DECAY)
-            trainer = TrainerOptions(max_epochs=SMALL_EPOCHS if small else EPOCHS, accelerator="cpu")
-            place = folder / pairs.name / f"{arm}-{seed}"
-            feed, _ = fit_embedder(
-                model, pairs, optimizer, place, data_home() / "features", seed, TripletOptions(), trainer
-            )
-            own = judge(model, feed, pairs)
-            precision = {str(name): table for name, table in own.precision.groupby("attribute", sort=False)}
-            found.append(Found(arm, seed, precision, own.probes, own.apart))
-    return found
+    pairs, encoder = set_of(data_root, data, small)
+    torch.manual_seed(seed)
+    model = ARMS[arm](encoder, EMOJI if data == "emoji" else FOLK, hidden=HIDDEN)
+    optimizer = functools.partial(torch.optim.AdamW, lr=RATE, weight_decay=DECAY)
+    trainer = TrainerOptions(max_epochs=SMALL_EPOCHS if small else EPOCHS, accelerator="cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        feed, _ = fit_embedder(
+            model, pairs, optimizer, Path(folder), data_home() / "features", seed, TripletOptions(), trainer
+        )
+    own = judge(model, feed, pairs)
+    precision = {str(name): table for name, table in own.precision.groupby("attribute", sort=False)}
+    return Found(arm, seed, precision, own.probes, own.apart)
 
 
 def judged(data: str, conditions: Sequence[str], found: Sequence[Found]) -> Iterator[Row]:

@@ -15,7 +15,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from joblib import Parallel, delayed
 
 from data.pairs.emoji import EmojiPairs
 from data.pairs.items import Gallery, Pairs
@@ -28,7 +27,8 @@ from encoders.text import PretrainedText
 from tasks.experiment.compare import percentile_interval, resample
 from tasks.experiment.trainer import TrainerOptions
 from tasks.reproduce.rows import Result, Row, at_least, result
-from tasks.retrieval.feed import encode
+from tasks.reproduce.workers import Workers
+from tasks.retrieval.feed import encode, feeds
 from tasks.retrieval.fit_unit import FitOptions, Fitted, fit_towers
 from tasks.retrieval.metrics import KS, TIE_RULE, per_query, recall_name
 from tasks.retrieval.objectives import GlobalContrast, HybridContrast, Objective, TokenContrast
@@ -68,24 +68,30 @@ class Asked(NamedTuple):
     queries: pd.DataFrame
 
 
-def run(data_root: Path, small: bool = False) -> Result:
-    """Train every arm on both protocols, each in a process of its own, and measure the test galleries.
+def run(data_root: Path, small: bool = False, workers: Workers = Workers()) -> Result:  # noqa: B008
+    """Train every arm on both protocols with every seed, and measure the test galleries.
 
     Args:
         data_root: the imported data set retrieval
         small: one seed, one epoch, drawings as they are, fewer collages: does it run at all?
+        workers: who trains; a training is a part
 
     Raises:
         DataError: the data set is not there
     """
     protocols: tuple[Protocol, ...] = ("A", "B")
-    with tempfile.TemporaryDirectory() as folder:
-        found = Parallel(n_jobs=len(protocols))(
-            delayed(measured)(protocol, data_root, Path(folder) / protocol, small) for protocol in protocols
-        )
-    return result(
-        PAPER, [row for protocol, own in zip(protocols, found, strict=True) for row in rows_of(protocol, own)]
-    )
+    pairs_of(data_root, "A", small)
+    workers.each(kept, {f"{protocol}, frozen tokens": (protocol, data_root, small) for protocol in protocols})
+    parts = {
+        f"{protocol}, {arm}, seed {seed}": (protocol, arm, seed, data_root, small)
+        for protocol in protocols for seed in (SMALL_SEEDS if small else SEEDS) for arm in ARMS
+    }  # fmt: skip
+    found = dict(zip(parts, workers.each(measured, parts), strict=True))
+    by_protocol = {
+        protocol: [asked for name, own in found.items() if name.startswith(f"{protocol}, ") for asked in own]
+        for protocol in protocols
+    }
+    return result(PAPER, [row for protocol, own in by_protocol.items() for row in rows_of(protocol, own)])
 
 
 def rows_of(protocol: Protocol, found: Sequence[Asked]) -> list[Row]:
@@ -94,26 +100,41 @@ def rows_of(protocol: Protocol, found: Sequence[Asked]) -> list[Row]:
     return [*own, *_hybrid(found, protocol), *_elsewhere(found, protocol)]
 
 
-def measured(protocol: Protocol, data_root: Path, folder: Path, small: bool = False) -> list[Asked]:
-    """Every arm and seed on every test gallery, both directions; on one thread.
+def pairs_of(data_root: Path, protocol: Protocol, small: bool = False) -> Pairs:
+    """The collection of a protocol.
+
+    Raises:
+        DataError: the data set is not there
+    """
+    return EmojiPairs(protocol, str(data_root / "emoji"), collages=SMALL_COLLAGES if small else COLLAGES).load()
+
+
+def kept(protocol: Protocol, data_root: Path, small: bool) -> None:
+    """Have the frozen encoders read everything once, so that trainings side by side find what they read."""
+    towers = towers_of(protocol, SMALL_SIDE if small else SIDE)
+    feeds(towers, pairs_of(data_root, protocol, small), data_home() / "features")
+
+
+def measured(protocol: Protocol, arm: str, seed: int, data_root: Path, small: bool = False) -> list[Asked]:
+    """One arm with one seed on every test gallery, both directions.
 
     Args:
         protocol: A or B
+        arm: of `ARMS`
+        seed: of weights, order and dropout
         data_root: the imported data set retrieval
-        folder: for checkpoints and logs
-        small: one seed, one epoch, drawings as they are, fewer collages
+        small: one epoch, drawings as they are, fewer collages
     """
-    torch.set_num_threads(1)
-    pairs = EmojiPairs(protocol, str(data_root / "emoji"), collages=SMALL_COLLAGES if small else COLLAGES).load()
-    found = []
-    for seed in SMALL_SEEDS if small else SEEDS:
-        for arm in ARMS:
-            epochs, side = (SMALL_EPOCHS, SMALL_SIDE) if small else (EPOCHS[protocol], SIDE)
-            fitted = trained(protocol, arm, seed, pairs, folder, epochs, side)
-            for gallery in pairs.galleries:
-                if gallery.split == "test":
-                    found += list(_asked(arm, seed, fitted, pairs, gallery))
-    return found
+    pairs = pairs_of(data_root, protocol, small)
+    epochs, side = (SMALL_EPOCHS, SMALL_SIDE) if small else (EPOCHS[protocol], SIDE)
+    with tempfile.TemporaryDirectory() as folder:
+        fitted = trained(protocol, arm, seed, pairs, Path(folder), epochs, side)
+    return [
+        asked
+        for gallery in pairs.galleries
+        if gallery.split == "test"
+        for asked in _asked(arm, seed, fitted, pairs, gallery)
+    ]
 
 
 def trained(
@@ -131,10 +152,7 @@ def trained(
         side: pixels that a drawing is brought to
     """
     torch.manual_seed(seed)
-    cells = CELLS[protocol]
-    left: Encoder = MobileNetTokens(side, cells=cells) if protocol == "A" else QuadrantTokens(side, cells)
-    right: Encoder = PretrainedText() if protocol == "A" else ListTokens(whole=True)
-    towers = TwoTowers(left, right, WIDTH[protocol], HIDDEN[protocol], blocks=0, dropout=DROPOUT[protocol])
+    towers = towers_of(protocol, side)
     optimizer = functools.partial(torch.optim.AdamW, lr=RATE, weight_decay=DECAY)
     return fit_towers(
         towers,
@@ -147,6 +165,14 @@ def trained(
         FitOptions(),
         TrainerOptions(max_epochs=epochs, accelerator="cpu"),
     )
+
+
+def towers_of(protocol: Protocol, side: int = SIDE) -> TwoTowers:
+    """Frozen encoders and new projections of a protocol."""
+    cells = CELLS[protocol]
+    left: Encoder = MobileNetTokens(side, cells=cells) if protocol == "A" else QuadrantTokens(side, cells)
+    right: Encoder = PretrainedText() if protocol == "A" else ListTokens(whole=True)
+    return TwoTowers(left, right, WIDTH[protocol], HIDDEN[protocol], blocks=0, dropout=DROPOUT[protocol])
 
 
 def _asked(arm: str, seed: int, fitted: Fitted, pairs: Pairs, gallery: Gallery) -> Iterator[Asked]:
