@@ -56,6 +56,7 @@ class DataSource:
         address: official home
         licence: terms of use
         within: data set that it is a part of; its files live in that one's folder. Empty = none
+        prepared: its files were made from what is at the address, which does not hold them as they are
     """
 
     name: str
@@ -63,6 +64,7 @@ class DataSource:
     address: str
     licence: str
     within: str = ""
+    prepared: bool = False
 
     @property
     def files(self) -> list[DataFile]:
@@ -89,6 +91,32 @@ class DataSource:
             return self.folder.is_dir()
         return all((self.folder / file.path).is_file() for file in self.files)
 
+    @property
+    def fetchable(self) -> int:
+        """How many of its files have an address to download from."""
+        return sum(bool(file.url) for file in self.files)
+
+    @property
+    def way(self) -> str:
+        """How its files come here, in a few words for a table."""
+        if self.fetchable == len(self.files):
+            return "fetch or import"
+        return f"fetch ({self.fetchable} of {len(self.files)} files), import" if self.fetchable else "import"
+
+    @property
+    def how_to_get(self) -> str:
+        """What to do where it is not here: one line, which offers `fetch` only for what can be fetched."""
+        taken, count = f"`fusion data import {self.name} --from FOLDER`", len(self.files)
+        if self.fetchable == count:
+            return f"`fusion data fetch {self.name}` downloads it, {taken} takes a copy of yours"
+        named = f"(`fusion data verify {self.name}` names them)"
+        if self.prepared:
+            return f"its {count} files {named} were prepared from {self.address}; with a copy of them: {taken}"
+        if self.fetchable:
+            part = f"`fusion data fetch {self.name}` downloads {self.fetchable} of its {count} files"
+            return f"{part}; get the others {named} from {self.address}, then {taken}"
+        return f"get its {count} files {named} from {self.address}, then {taken}"
+
 
 SOURCES = (
     DataSource(
@@ -106,15 +134,18 @@ SOURCES = (
     DataSource(
         "music",
         "Bach chorales, POP909 melodies and MIDI, Essen folk songs",
-        "https://github.com/czhuang/JSB-Chorales-dataset, https://github.com/music-x-lab/POP909-Dataset, music21",
+        "https://github.com/czhuang/JSB-Chorales-dataset, https://github.com/music-x-lab/POP909-Dataset, "
+        "https://github.com/cuthbertLab/music21",
         "public domain / MIT / Essen: non-commercial research only",
+        prepared=True,
     ),
     DataSource(
         "essen",
         "of music: Chinese and German folk songs of the Essen collection with phrase marks",
-        "music21",
+        "https://github.com/cuthbertLab/music21 (corpus/essenFolksong)",
         "non-commercial research only",
         within="music",
+        prepared=True,
     ),
     DataSource(
         "pop909",
@@ -122,6 +153,7 @@ SOURCES = (
         "https://github.com/music-x-lab/POP909-Dataset, https://github.com/Dsqvival/hierarchical-structure-analysis",
         "MIT",
         within="music",
+        prepared=True,
     ),
     DataSource(
         "jsb",
@@ -129,18 +161,21 @@ SOURCES = (
         "https://github.com/czhuang/JSB-Chorales-dataset",
         "public domain",
         within="music",
+        prepared=True,
     ),
     DataSource(
         "fmri",
         "one subject of Haxby 2001, and 92-image dissimilarity matrices of 19 subjects",
-        "https://github.com/PyMVPA/PyMVPA, Net2Brain, rsatoolbox",
+        "https://github.com/{PyMVPA/PyMVPA, cvai-roig-lab/Net2Brain, rsagroup/rsatoolbox}",
         "CC BY-SA 3.0 (Haxby), BSD-3 and MIT (repositories of the matrices)",
     ),
     DataSource(
         "retrieval",
         "emoji in four drawing styles with captions, and attributes of 8,514 folk songs",
-        "https://www.npmjs.com/org/iconify-json, emojibase-data, music21",
+        "https://www.npmjs.com/org/iconify-json, https://www.npmjs.com/package/emojibase-data, "
+        "https://github.com/cuthbertLab/music21",
         "Apache-2.0 / CC BY 4.0 / MIT / CC BY-SA 4.0 by art set; Essen: non-commercial",
+        prepared=True,
     ),
     DataSource(
         "ett",
@@ -186,11 +221,13 @@ def resolve(place: str | Path) -> Path:
             return data_home() / path
         first = path.parts[0] if path.parts else ""
         if any(first == known.name for known in SOURCES):
-            raise DataError(
-                f"{place}: not here and not under {data_home()}. Get the data set with "
-                f"`fusion data import {first} --from FOLDER` or `fusion data fetch {first}`"
-            )
+            raise DataError(f"{place}: not here and not under {data_home()}; {source(first).how_to_get}")
     raise DataError(f"{place}: no such file or folder, neither here nor under {data_home()}")
+
+
+def not_here(path: Path, name: str) -> DataError:
+    """What to say of a file or folder of a data set that is not on this machine."""
+    return DataError(f"{path}: no such file or folder; {source(name).how_to_get}")
 
 
 def _sha256(path: Path) -> str:
@@ -222,7 +259,7 @@ def verify(name: str, folder: Path | None = None) -> list[Fault]:
 
 
 def import_from(name: str, folder: Path | str, progress: Progress | None = None) -> Path:
-    """Copy a data set from a local folder, all of it or nothing.
+    """Copy a data set from a local folder, all of it or nothing; files that are here already need not be in the folder.
 
     Args:
         name: of the data set
@@ -239,7 +276,10 @@ def import_from(name: str, folder: Path | str, progress: Progress | None = None)
     if not given.is_dir():
         raise DataError(f"{given}: no such folder to import {name} from")
     given = next((given / own for own in (name, known.within) if own and (given / own).is_dir()), given)
-    faults = verify(name, given)
+    kept = {
+        file.path for file in known.files if not (given / file.path).exists() and _fault(known.folder, file) is None
+    }
+    faults = [fault for fault in verify(name, given) if fault.path not in kept]
     if faults:
         if progress:
             for fault in faults:
@@ -255,7 +295,7 @@ def import_from(name: str, folder: Path | str, progress: Progress | None = None)
         for file in known.files:
             target = staged / "new" / file.path
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(given / file.path, target)
+            shutil.copyfile((known.folder if file.path in kept else given) / file.path, target)
             if progress:
                 progress(file.path)
         if known.within:
@@ -286,9 +326,11 @@ def fetch(name: str, progress: Progress | None = None) -> list[Fault]:
         the files that are still missing or differ because they can only be imported
 
     Raises:
-        DataError: a download failed, or its content is not what the manifest says
+        DataError: no file has an address, a download failed, or its content is not what the manifest says
     """
     known = source(name)
+    if not known.fetchable and (faults := verify(name)):
+        raise DataError(f"{name}: none of its files can be downloaded, {len(faults)} are missing; {known.how_to_get}")
     for file in known.files:
         if not file.url or _fault(known.folder, file) is None:
             continue

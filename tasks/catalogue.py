@@ -262,6 +262,7 @@ def _data() -> list[dict[str, Any]]:
             "name": source.name,
             "here": "yes" if source.here else "no",
             "MB": round(source.size / 1e6, 1),
+            "get": source.way,
             "what": source.what,
             "licence": source.licence,
             "address": source.address,

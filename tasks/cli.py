@@ -127,7 +127,11 @@ def data_verify(name: DataSet) -> int:
 def _faults(name: str, faults: list) -> int:
     for fault in faults:
         say(str(fault), name)
-    print(f"{name}: {'whole' if not faults else f'{len(faults)} files are missing or wrong'}")
+    from data.sources import source
+
+    print(f"{name}: {f'{len(faults)} files are missing or wrong' if faults else 'whole'}")
+    if faults:
+        say(source(name).how_to_get, name)
     return SOME_FAILED if faults else DONE
 
 

@@ -17,7 +17,7 @@ from data.errors import DataError
 from data.pairs.collages import Collage, composed, drawn_collages
 from data.pairs.items import Gallery, Pairs, PairSource, Side
 from data.pairs.pictures import decoded
-from data.sources import resolve
+from data.sources import not_here, resolve
 
 SEEN, UNSEEN = ("noto", "twemoji", "fluent"), "openmoji"
 STYLES = (*SEEN, UNSEEN)
@@ -61,7 +61,7 @@ class EmojiPack:
         place = resolve(folder)
         missing = [name for name in ("emoji.jsonl", *(f"{s}.zip" for s in STYLES)) if not (place / name).is_file()]
         if missing:
-            raise DataError(f"{place}: no {missing[0]}; complete it with `fusion data import retrieval --from FOLDER`")
+            raise not_here(place / missing[0], "retrieval")
         table = pd.read_json(place / "emoji.jsonl", lines=True, dtype=False, convert_dates=False).set_index("id")
         table = table if flags else table[table["group"] != "flags"]
         table = table.astype(object).where(table.notna(), None)

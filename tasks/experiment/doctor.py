@@ -123,15 +123,18 @@ def _slides() -> Iterator[Finding]:
 
 
 def _data() -> Iterator[Finding]:
+    absent = [source.name for source in SOURCES if not source.here]
     for source in SOURCES:
-        how = f"fusion data import {source.name} --from FOLDER"
-        if not source.here:
-            yield Finding("WARN", f"data {source.name}", f"not in {data_home()}", f"if you need it: {how}")
-        elif faults := verify(source.name):
+        if source.name in absent:
+            continue
+        if faults := verify(source.name):
             found = f"{len(faults)} of {len(source.files)} files in {source.folder} are wrong: {faults[0]}"
-            yield Finding("FAIL", f"data {source.name}", found, f"{how}, or fusion data fetch {source.name}")
+            yield Finding("FAIL", f"data {source.name}", found, source.how_to_get)
         else:
             yield Finding("PASS", f"data {source.name}", f"{source.folder}, {len(source.files)} files verified")
+    if absent:
+        found = f"{', '.join(absent)} not in {data_home()}"
+        yield Finding("WARN", "data", found, "if you need one: `fusion data list` says where each comes from")
 
 
 def _disk() -> Iterator[Finding]:

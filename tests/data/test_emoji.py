@@ -67,7 +67,9 @@ def test_attributes_of_protocol_d_are_the_stated_ones(emoji: str):
 
 def test_a_missing_zip_is_named(emoji: str, tmp_path: Path):
     (tmp_path / "emoji.jsonl").write_bytes((Path(emoji) / "emoji.jsonl").read_bytes())
-    with pytest.raises(DataError, match=r"no noto.zip; complete it with `fusion data import retrieval"):
+    with pytest.raises(
+        DataError, match=r"noto.zip: no such file or folder; its 6 files .*`fusion data import retrieval"
+    ):
         EmojiPack.read(tmp_path)
 
 

@@ -89,14 +89,13 @@ def test_an_import_copies_everything(home: Path, tiny: Path, parent: bool):
 
 
 def test_a_broken_copy_is_named_file_by_file_and_nothing_is_imported(home: Path, tiny: Path):
-    sources.import_from("tiny", tiny)
     (tiny / "a.txt").write_text("alphA")
     (tiny / "sub" / "b.txt").unlink()
     with pytest.raises(DataError, match=r"2 of 2 files of tiny are missing or differ, nothing was imported") as told:
         sources.import_from("tiny", tiny, progress=(said := []).append)
     assert said == ["a.txt: content differs (SHA-256)", "sub/b.txt: missing"]
     assert "(a.txt: content differs (SHA-256); sub/b.txt: missing). Complete the copy" in str(told.value)
-    assert sources.verify("tiny") == []
+    assert not home.exists()
 
 
 def test_verify_names_each_fault_of_the_local_copy(home: Path, tiny: Path):
@@ -168,8 +167,44 @@ def test_unknown_names_and_places_are_answered(home: Path, tiny: Path, tmp_path:
         sources.source("tinny")
     with pytest.raises(DataError, match=r"no such folder to import tiny from"):
         sources.import_from("tiny", tmp_path / "nowhere")
-    with pytest.raises(DataError, match=r"`fusion data import tiny --from FOLDER` or `fusion data fetch tiny`"):
+    with pytest.raises(DataError, match=r"not under .*home; `fusion data fetch tiny` downloads 1 of its 2 files; get"):
         sources.resolve("tiny/a.txt")
+
+
+def test_what_can_be_fetched_is_offered_and_nothing_else():
+    said = {known.name: known.how_to_get for known in sources.SOURCES}
+    ways = {known.name: known.way for known in sources.SOURCES}
+    assert said["ett"] == (
+        "`fusion data fetch ett` downloads it, `fusion data import ett --from FOLDER` takes a copy of yours"
+    )
+    assert said["tcga"].startswith("`fusion data fetch tcga` downloads 18 of its 63 files; get the others (")
+    assert said["tcga"].endswith("CMTA, then `fusion data import tcga --from FOLDER`")
+    assert "from https://github.com/{PyMVPA/PyMVPA, " in said["fmri"]
+    assert "were prepared from https://github.com/cuthbertLab/music21" in said["essen"]
+    for known in sources.SOURCES:
+        assert known.how_to_get.isprintable()
+        assert f"`fusion data import {known.name} --from FOLDER`" in known.how_to_get
+        assert ("fusion data fetch" in known.how_to_get) == ("fetch" in known.way) == (known.fetchable > 0)
+    assert (ways["ett"], ways["slides"], ways["jsb"]) == ("fetch or import", "fetch (2 of 3 files), import", "import")
+
+
+def test_a_set_without_addresses_is_not_fetched(home: Path, shared_data: Path):
+    with pytest.raises(DataError, match=r"jsb: none of its files can be downloaded, 2 are missing; its 2 files \("):
+        sources.fetch("jsb")
+    assert not home.exists()
+    sources.import_from("jsb", shared_data)
+    assert sources.fetch("jsb") == []
+
+
+def test_an_import_completes_what_was_fetched(home: Path, tiny: Path):
+    sources.fetch("tiny")
+    (tiny / "a.txt").unlink()
+    sources.import_from("tiny", tiny)
+    assert sources.verify("tiny") == []
+    (tiny / "a.txt").write_text("alphA")
+    with pytest.raises(DataError, match="1 of 2 files of tiny"):
+        sources.import_from("tiny", tiny)
+    assert sources.verify("tiny") == []
 
 
 def test_data_lives_in_the_user_s_cache_unless_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -110,14 +110,18 @@ def test_the_doctor_fails_what_is_too_old_or_misspelt(monkeypatch: pytest.Monkey
 def test_the_doctor_reads_every_file_of_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FUSION_DATA", str(tmp_path))
     findings = {finding.what: finding for finding in doctor.examine()}
-    assert findings["data ett"].state == "WARN"
-    assert findings["data ett"].remedy == "if you need it: fusion data import ett --from FOLDER"
+    assert findings["data"].state == "WARN"
+    assert findings["data"].found.startswith("tcga, slides, music, ")
+    assert findings["data"].remedy == "if you need one: `fusion data list` says where each comes from"
+    assert [name for name in findings if name.startswith("data")] == ["data"]
     assert "runs attention by" in findings["kernels"].found
     (tmp_path / "ett").mkdir()
     findings = {finding.what: finding for finding in doctor.examine()}
     assert findings["data ett"].state == "FAIL"
     assert "files in" in findings["data ett"].found
     assert "missing" in findings["data ett"].found
+    assert findings["data ett"].remedy.startswith("`fusion data fetch ett` downloads it")
+    assert "ett" not in findings["data"].found
 
 
 def test_the_doctor_says_what_a_full_disk_and_a_missing_extra_need(monkeypatch: pytest.MonkeyPatch):
