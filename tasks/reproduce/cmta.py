@@ -28,6 +28,7 @@ from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 
 from data.errors import DataError
+from data.sources import not_here
 from tasks.experiment.compare import Interval, percentile_interval, signed
 from tasks.experiment.report import Figure
 from tasks.reproduce.cmta_figure import fusion_gain
@@ -91,7 +92,7 @@ def run(data_root: Path, small: bool = False, features: Path | None = None, jobs
         RunError: a training failed
     """
     if not (data_root / "mutsig").is_dir():
-        raise DataError(f"{data_root / 'mutsig'}: no such folder; run `fusion data import tcga --from FOLDER` first")
+        raise not_here(data_root / "mutsig", "tcga")
     with tempfile.TemporaryDirectory() as folder:
         place = Place(data_root, jobs=jobs)
         if small:

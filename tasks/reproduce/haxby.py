@@ -15,7 +15,7 @@ from data.brain.brain import Brains
 from data.brain.openfmri import OpenFmriBrains
 from data.brain.splits import LeaveRunsOut
 from data.brain.units import Unit
-from data.errors import DataError
+from data.sources import not_here
 from tasks.fmri.baselines import Correlation, LinearSVM, Logistic, Position, Ridge, ShrinkageLDA
 from tasks.fmri.controls import lag_sweep, leakage
 from tasks.fmri.decoder import Decoder, Scores, held_out
@@ -57,7 +57,7 @@ def source(data_root: Path, image: str, unit: Unit = "blocks", lag: float = 0.0)
     """
     folder, mask = data_root / "haxby2001", data_root / MASKS[image]
     if not mask.is_file():
-        raise DataError(f"{mask}: no such file; run `fusion data import fmri --from FOLDER` first")
+        raise not_here(mask, "fmri")
     return OpenFmriBrains(str(folder), lag=lag, bold=f"bold_{image}.nii.gz", mask=str(mask), unit=unit)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from data.errors import DataError
+from data.sources import not_here
 from tasks.experiment.compare import best_epoch_rule, best_of_noise
 from tasks.reproduce.rows import Result, Row, close, result
 from tasks.survival.concordance import harrell_of_many
@@ -61,7 +61,7 @@ def run(data_root: Path, small: bool = False) -> Result:
 
 def _read(path: Path) -> pd.DataFrame:
     if not path.is_file():
-        raise DataError(f"{path}: no such file; run `fusion data import tcga --from FOLDER` first")
+        raise not_here(path, "tcga")
     return pd.read_csv(path)
 
 

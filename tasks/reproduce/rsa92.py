@@ -14,7 +14,7 @@ from jaxtyping import Float
 from scipy.io import loadmat
 
 from data.array_files import read_npz
-from data.errors import DataError
+from data.sources import not_here
 from tasks.fmri.rsa import between_people, category_model, compare_rdms, identification, noise_ceiling
 from tasks.reproduce.rows import Result, Row, at_least, close, result
 
@@ -53,7 +53,7 @@ def people(folder: Path, area: str) -> Float[np.ndarray, "s n n"]:
 
 def _present(path: Path) -> Path:
     if not path.is_file():
-        raise DataError(f"{path}: no such file; run `fusion data import fmri --from FOLDER` first")
+        raise not_here(path, "fmri")
     return path
 
 

@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from data.errors import DataError
 from data.music.book import SongBook
 from data.music.essen import EssenSongs
 from data.music.melody import Melody
+from data.sources import not_here
 from tasks.experiment.compare import percentile_interval, resample
 from tasks.melody.compose import compose
 from tasks.melody.frame import Frame
@@ -55,7 +55,7 @@ def run(data_root: Path, small: bool = False) -> Result:
     """
     notes = data_root / "essen_han.json.xz"
     if not notes.is_file():
-        raise DataError(f"{notes}: no such file; run `fusion data import essen --from FOLDER` first")
+        raise not_here(notes, "essen")
     judged = Judged(genre="xiaodiao")
     book = with_judged(EssenSongs(notes=str(notes)).load(), judged)
     rows = segmentation_rows(data_root)

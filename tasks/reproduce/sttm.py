@@ -23,8 +23,8 @@ from threadpoolctl import threadpool_limits
 from data.brain.brain import Brains
 from data.brain.split import Split
 from data.brain.splits import FewShot
-from data.errors import DataError
 from data.simulate.semireal import SemiRealBrains
+from data.sources import not_here
 from tasks.experiment.compare import paired_difference, percentile_interval, resample
 from tasks.experiment.engine import stream
 from tasks.experiment.report import Figure
@@ -78,7 +78,7 @@ def run(data_root: Path, small: bool = False) -> Result:
         DataError: the data set is not there
     """
     if not (data_root / RDMS).is_file():
-        raise DataError(f"{data_root / RDMS}: no such file; run `fusion data import fmri --from FOLDER` first")
+        raise not_here(data_root / RDMS, "fmri")
     draws, counts = (2, (20,)) if small else (DRAWS, tuple(SHEET))
     quick = [arm for arm in (*ARMS, SHUFFLED) if arm not in SLOW]
     scored = _all(data_root, quick, counts, draws)

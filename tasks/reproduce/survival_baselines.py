@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from data.cohort.prepare import Preparation
 from data.cohort.tables import TableCohort
-from data.errors import DataError
+from data.sources import not_here
 from tasks.experiment.engine import stream
 from tasks.reproduce.rows import Result, Row, at_least, close, result
 from tasks.survival.baselines import age, ridge_genes_and_age, score_fold
@@ -38,7 +38,7 @@ def run(data_root: Path, small: bool = False) -> Result:
         DataError: the data set is not there
     """
     if not (data_root / "mutsig").is_dir():
-        raise DataError(f"{data_root / 'mutsig'}: no such folder; run `fusion data import tcga --from FOLDER` first")
+        raise not_here(data_root / "mutsig", "tcga")
     began, cohorts = time.perf_counter(), SMALL if small else tuple(AGE)
     ended = dict(stream(_cohort, [(data_root, cohort) for cohort in cohorts], jobs=CORES))
     if broken := [error for error in ended.values() if isinstance(error, Exception)]:

@@ -47,7 +47,7 @@ def test_permuting_real_labels_within_runs_gives_chance(shared_data: Path):
 
 
 def test_missing_recordings_name_the_import(tmp_path: Path):
-    with pytest.raises(DataError, match="run `fusion data import fmri --from FOLDER` first"):
+    with pytest.raises(DataError, match=r"no such file or folder; .*`fusion data import fmri --from FOLDER`"):
         haxby.run(tmp_path)
 
 

@@ -122,5 +122,5 @@ def test_real_geometries_of_92_images(shared_data: Path):
 
 
 def test_missing_dissimilarities_name_the_import(tmp_path: Path):
-    with pytest.raises(DataError, match="run `fusion data import fmri --from FOLDER` first"):
+    with pytest.raises(DataError, match=r"no such file or folder; .*`fusion data import fmri --from FOLDER`"):
         rsa92.run(tmp_path)

@@ -133,5 +133,5 @@ def test_semi_real_transfer_beats_the_ridge_adapter(shared_data: Path):
 
 
 def test_missing_data_names_the_import(tmp_path: Path):
-    with pytest.raises(DataError, match="run `fusion data import fmri --from FOLDER` first"):
+    with pytest.raises(DataError, match=r"no such file or folder; .*`fusion data import fmri --from FOLDER`"):
         sttm.run(tmp_path)
