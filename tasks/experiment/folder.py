@@ -120,9 +120,9 @@ class RunFolder:
         if stored.is_file():
             if not resume:
                 raise RunError(f"{self.path}: holds a run already; continue it with --resume or give another name=NAME")
-            before = _read_config(stored)
-            if before != config:
-                key, old, new = next(differences(before, config))
+            before, now = placeless(_read_config(stored)), placeless(config)
+            if before != now:
+                key, old, new = next(differences(before, now))
                 raise RunError(
                     f"{self.path}: made with another config ({key} was {old!r}, now {new!r}); give another name=NAME"
                 )
@@ -181,6 +181,11 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise RunError(f"{path}: not the config of a run; restore it, or give another name=NAME")
     return content
+
+
+def placeless(config: dict[str, Any]) -> dict[str, Any]:
+    """A config without the folder of run folders: a run that was moved is the same run."""
+    return {key: value for key, value in config.items() if key != "runs"}
 
 
 def differences(before: Any, after: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -15,7 +15,7 @@ import yaml
 
 from tasks.experiment.config import build, experiment_class, overlay, overlay_values, resolve, task_name
 from tasks.experiment.console import DONE, SOME_FAILED, progress, say
-from tasks.experiment.folder import RunError, RunFolder, write_whole
+from tasks.experiment.folder import RunError, RunFolder, placeless, write_whole
 from tasks.experiment.same_data import refuse_other_data
 from tasks.experiment.signatures import ConfigError
 from tasks.experiment.state import LEFT_OUT
@@ -172,11 +172,12 @@ class Task(ABC):
             write_whole(folder.path / LEFT_OUT, json.dumps(dict(plan.absent)))
             for arm, why in plan.absent.items():
                 progress(f"'{arm}' is left out: {why}")
+            told = placeless(config)
             units = [
                 Unit(
                     folder.path / arm / f"fold{fold}-seed{seed}",
                     self.unit,
-                    {"config": config, "arm": arm, "fold": fold, "seed": seed},
+                    {"config": told, "arm": arm, "fold": fold, "seed": seed},
                     1 if arm in plan.seedless else devices(config),
                 )
                 for fold in chosen
@@ -184,7 +185,7 @@ class Task(ABC):
                 if arm not in plan.absent
                 for seed in (seeds[:1] if arm in plan.seedless else seeds)
             ]
-            failed = run_all([*units, *self.beside(experiment, config, folder.path, chosen)], folder.path, jobs, engine)
+            failed = run_all([*units, *self.beside(experiment, told, folder.path, chosen)], folder.path, jobs, engine)
             if not any(unit.done for unit in units):
                 say(f"{folder.path}: no unit finished; mend the cause and repeat with --resume, or remove the folder")
                 return SOME_FAILED

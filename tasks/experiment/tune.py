@@ -21,7 +21,7 @@ import yaml
 
 from tasks.experiment.config import Tree, build, experiment_class, merge, overlay, override
 from tasks.experiment.console import DONE, SOME_FAILED, print_table, progress, say
-from tasks.experiment.folder import RunError, RunFolder, write_whole
+from tasks.experiment.folder import RunError, RunFolder, placeless, write_whole
 from tasks.experiment.signatures import ConfigError
 from tasks.experiment.space import Space, read_space
 from tasks.experiment.task import Task, Tuning, devices, run_all, task_named
@@ -46,8 +46,8 @@ class Search:
     run: Path
 
     def config(self, values: dict[str, Any]) -> dict[str, Any]:
-        """The resolved config with other values."""
-        return self.task.resolved_config(self.files, [*self.overrides, *_texts(values)])
+        """The resolved config of units with other values."""
+        return placeless(self.task.resolved_config(self.files, [*self.overrides, *_texts(values)]))
 
     def study(self, fold: int) -> Any:
         """The trials of a fold, as Optuna keeps them in the run folder."""
@@ -137,10 +137,10 @@ def tune(
         if not chosen:
             say(f"{folder.path}: no trial finished; see the error.txt files below {TRIALS}")
             return SOME_FAILED
-        held_out = []
+        held_out, plain = [], placeless(given)
         for fold, values in chosen.items():
-            arms = {experiment.name: (search.config(values), given["name"]), GIVEN: (given, given["name"])}
-            arms |= {arm: (given, arm) for arm in plan.seedless}
+            arms = {experiment.name: (search.config(values), given["name"]), GIVEN: (plain, given["name"])}
+            arms |= {arm: (plain, arm) for arm in plan.seedless}
             held_out += [
                 Unit(
                     folder.path / arm / f"fold{fold}-seed{seed}",

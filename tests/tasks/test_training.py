@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import yaml
 
 from data.slides.feature_files import Bag, MemoryBags
 from tasks.experiment.config import build
-from tasks.experiment.folder import RunFolder
+from tasks.experiment.folder import RunError, RunFolder
 from tasks.survival.cli import main
 from tasks.survival.experiment import SurvivalExperiment
 from tasks.survival.train import TASK
@@ -159,6 +160,34 @@ def test_a_killed_run_resumed_equals_an_uninterrupted_one(study: Path, finished:
     log = (unit / "log.txt").read_text()
     assert log.count("epoch 1/6") == 1, "the finished epochs were not trained again"
     assert not list((study / "runs" / "survival" / "killed").rglob("*.ckpt")), "finished units need no checkpoints"
+
+
+def test_a_run_that_was_moved_goes_on_and_repeats_nothing(
+    study: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    unit = killed(study, "carried")
+    new = tmp_path / "elsewhere"
+    (new / "survival").mkdir(parents=True)
+    shutil.move(unit.parents[1], new / "survival" / "carried")
+    call = [[str(study / "config.yaml")], ["name=carried", f"runs={new}"]]
+    assert TASK.train(*call, resume=True) == 0
+    arm = new / "survival" / "carried" / "carried"
+    assert (arm / "fold0-seed1/log.txt").read_text().count("epoch 1/6") == 1, "it went on within its unit"
+    for fold in range(3):
+        mine, theirs = (run / f"fold{fold}-seed1/predictions.csv" for run in (arm, finished / "small"))
+        assert mine.read_bytes() == theirs.read_bytes(), f"fold {fold}"
+    again = tmp_path / "again" / "survival"
+    again.mkdir(parents=True)
+    shutil.move(arm.parent, again / "carried")
+    capsys.readouterr()
+    call[1][1] = f"runs={again.parent}"
+    assert TASK.train(*call, resume=True) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "fold" in line and "] " in line]
+    assert said
+    assert all(line.endswith("done before") for line in said)
+    with pytest.raises(RunError, match=r"made with another config \(trainer.max_epochs was 6, now 7\)"):
+        TASK.train(call[0], [*call[1], "trainer.max_epochs=7"], resume=True)
+    assert not (study / "runs" / "survival" / "carried").exists()
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(study: Path, finished: Path):

@@ -117,6 +117,14 @@ def test_more_trials_continue_a_search(tuned: Path, tmp_path: Path):
     assert len(ours) == 14
 
 
+def test_a_search_that_was_moved_goes_on(tuned: Path, tmp_path: Path):
+    config, space = study(tmp_path)
+    assert tune([config], space, trials=6, folds=[2]) == 0
+    (tmp_path / "runs").rename(tmp_path / "moved")
+    assert tune([config], space, [f"runs={tmp_path / 'moved'}"], trials=6, folds=[2], resume=True) == 0
+    assert {path.read_text() for path in (tmp_path / "moved").rglob("calls.txt")} == {"x"}, "no part was run twice"
+
+
 def test_what_fails_is_a_failed_trial_and_is_never_chosen(tmp_path: Path):
     config, space = study(tmp_path, {"shape": ["round", "broken"]})
     assert tune([config], space, trials=8) == 1
