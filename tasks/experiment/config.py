@@ -23,7 +23,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from tasks.experiment.signatures import ConfigError, check, did_you_mean, named_class, options
+from tasks.experiment.signatures import ConfigError, check, did_you_mean, missing_options, named_class, options
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 TASKS = {
@@ -221,7 +221,7 @@ def resolve(experiment: type, tree: Tree) -> Tree:
         text = parser.dump(namespace, skip_unset=False)
     except Exception as error:
         # jsonargparse raises argparse.ArgumentError for a wrong value and TypeError for a bad signature alike.
-        raise ConfigError(" ".join(str(error).split())) from None
+        raise ConfigError(missing_options(checked, str(error))) from None
     resolved = yaml.safe_load(text)
     return dict(resolved)
 

@@ -123,6 +123,9 @@ def _value(value: Any, hint: Any, where: str, namespaces: Sequence[str]) -> Any:
 def _accepted(cls: type, arguments: dict[str, Any], where: str) -> dict[str, Any]:
     """The arguments, if the dataclass itself takes them: its `__post_init__` knows what types cannot say."""
     if not _holds_object(arguments):
+        needed = [f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]
+        if missing := [name for name in needed if name not in arguments]:
+            raise ConfigError(f"{where}: {cls.__name__} needs {', '.join(missing)}")
         try:
             cls(**arguments)
         except ValueError as error:
@@ -167,6 +170,26 @@ def _holds_object(value: Any) -> bool:
     if isinstance(value, dict):
         return "class_path" in value or any(_holds_object(entry) for entry in value.values())
     return isinstance(value, list) and any(_holds_object(entry) for entry in value)
+
+
+def missing_options(tree: dict[str, Any], text: str) -> str:
+    """What jsonargparse says of options that have no default and were not given, as place, class and names.
+
+    Args:
+        tree: what it parsed, with `class_path`s
+        text: its message; one about anything else is left as it is
+    """
+    text = " ".join(text.split())
+    found = re.search(r"arguments are required: ([\w.]*\w(?:, [\w.]*\w)*)", text)
+    if found is None:
+        return text
+    where = ".".join(re.findall(r'Parser key "([^"]+)"', text[: found.start()]))
+    node: Any = tree
+    for name in filter(None, where.split(".")):
+        node = node.get("init_args", node).get(name) if isinstance(node, dict) else None
+    if isinstance(node, dict) and "class_path" in node:
+        return f"{where}: {node['class_path'].rpartition('.')[2]} needs {found[1]}; give it under init_args"
+    return f"{where or 'config'}: needs {found[1]}"
 
 
 def _expected(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,10 +41,26 @@ class Plain(Model):
         self.depth = depth
 
 
+class Tall(Model):
+    def __init__(self, sizes: Sizes, height: int, inside: Encoder | None = None):
+        self.height, self.inside = height, inside
+
+
+class Wide(Encoder):
+    def __init__(self, width: int, depth: int):
+        self.width, self.depth = width, depth
+
+
 @dataclass(frozen=True)
 class Fit:
     epochs: int = 3
     rate: float = 1e-3
+
+
+@dataclass(frozen=True)
+class Span:
+    first: int
+    last: int = 9
 
 
 @dataclass(frozen=True)
@@ -67,6 +84,7 @@ class Experiment:
         fit: Fit = Fit(),
         rivals: dict[str, Callable[[Sizes], Model]] | None = None,
         schedule: Schedule | None = None,
+        span: Span | None = None,
     ):
         self.name, self.model, self.fit, self.rivals, self.schedule = name, model, fit, rivals, schedule
 
@@ -99,7 +117,7 @@ def test_a_model_is_built_with_the_sizes_given_later():
     [
         (
             {"modl": 1},
-            r"Experiment has no option 'modl'; did you mean 'model'\? \(takes name, model, fit, rivals, schedule\)",
+            r"Experiment has no option 'modl'; did you mean 'model'\? \(takes name, model, fit, rivals, .*span\)",
         ),
         ({"fit": {"epoch": 1}}, r"fit: Fit has no option 'epoch'; did you mean 'epochs'\? \(takes epochs, rate\)"),
         ({"fit": {"epochs": "many"}}, r"fit\.epochs: expected int, found 'many'"),
@@ -141,6 +159,24 @@ def test_a_model_is_built_with_the_sizes_given_later():
 def test_a_mistake_is_named_with_its_place(tree: dict, message: str):
     with pytest.raises(ConfigError, match=message):
         resolve(Experiment, {**TREE, **tree})
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"model": "Tall"}, "model: Tall needs height; give it under init_args"),
+        (
+            {"model": {"class_path": "Tall", "init_args": {"height": 1, "inside": {"class_path": "Wide"}}}},
+            "model.inside: Wide needs width, depth; give it under init_args",
+        ),
+        ({"span": {"last": 3}}, "span: Span needs first"),
+        ({"model": None}, "config: needs model"),
+    ],
+)
+def test_what_has_no_default_is_asked_for_by_name(tree: dict, message: str):
+    given = {key: value for key, value in {**TREE, **tree}.items() if value is not None}
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        resolve(Experiment, given)
 
 
 def test_mappings_merge_lists_replace_and_null_removes():
