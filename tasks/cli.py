@@ -178,7 +178,7 @@ def reproduce(
     json: Json = False,
     quiet: Quiet = False,
 ) -> int:
-    """Published figures beside ours: one row each, with the tolerance and why."""
+    """Ours beside what was published, recalled or measured before: a row each, with the tolerance and why."""
     speak_up(quiet)
     from tasks.catalogue import PAPERS, reproduction, reproduction_page
 
@@ -195,10 +195,13 @@ def reproduce(
     if json:
         print_json(result)
     else:
-        print_table(result["rows"])
+        from tasks.reproduce.rows import verdict
+        from tasks.reproduce.table import HEADER, cells
+
+        print_table([dict(zip(HEADER, cells(row), strict=True)) for row in result["rows"]])
         for sentence in result.get("said", ()):
             print(sentence)
-        print(f"{paper}: {'reproduced' if result['ok'] else 'NOT reproduced'}")
+        print(f"{paper}: {verdict(result)}")
     return DONE if result["ok"] else SOME_FAILED
 
 

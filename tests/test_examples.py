@@ -58,5 +58,5 @@ def test_an_examples_first_lines_say_how_to_run_it():
 def test_the_result_of_the_paper_is_what_reproduce_prints(capsys: pytest.CaptureFixture[str]):
     runpy.run_path(str(EXAMPLES / "add_paper.py"), run_name="__main__")
     said = json.loads(capsys.readouterr().out)
-    assert said.keys() == {"paper", "ok", "rows"}
+    assert said.keys() == {"paper", "ok", "held", "claims", "rows"}
     assert all(row["note"] for row in said["rows"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from tasks.experiment.report import Figure
@@ -10,9 +9,6 @@ from tasks.experiment.report.curves import Line, curves
 from tasks.experiment.report.palette import INK, QUIET, SERIES
 from tasks.reproduce.rows import Row
 from tasks.survival.report_tables import CEILING
-
-_NAME = re.compile(r"semi-real, information (?P<amount>[\d.]+): (?P<arm>.+)")
-_ENDS = re.compile(r"95 % interval ([\d.]+) to ([\d.]+)")
 
 
 def fusion_gain(rows: Sequence[Row]) -> Figure | None:
@@ -23,10 +19,8 @@ def fusion_gain(rows: Sequence[Row]) -> Figure | None:
     """
     points: dict[str, dict[float, tuple[float, float, float]]] = {}
     for row in rows:
-        named, ends = _NAME.fullmatch(row["name"]), _ENDS.search(row["note"])
-        if named and ends:
-            at = float(named["amount"])
-            points.setdefault(named["arm"], {})[at] = (row["ours"], float(ends[1]), float(ends[2]))
+        if "line" in row:
+            points.setdefault(row["line"], {})[row["at"]] = (row["ours"], row["low"], row["high"])
     if not points:
         return None
     colours = dict(zip((arm for arm in points if arm != CEILING), (*SERIES, INK, QUIET), strict=False))

@@ -12,6 +12,7 @@ import pandas as pd
 
 from tasks.experiment.config import build
 from tasks.experiment.folder import RunError
+from tasks.reproduce.workers import Workers
 from tasks.survival.ceiling import ceiling
 from tasks.survival.experiment import SurvivalExperiment
 from tasks.survival.report_tables import CEILING
@@ -28,13 +29,13 @@ class Place(NamedTuple):
     Attributes:
         data: the imported data set tcga
         runs: folder of run folders
-        jobs: processes
+        workers: who trains
         folds: which of the published ones; None = all
     """
 
     data: Path
     runs: Path = Path("runs")
-    jobs: int = 2
+    workers: Workers = Workers()
     folds: Sequence[int] | None = None
 
     def cohort(self, study: str) -> dict[str, str]:
@@ -124,8 +125,9 @@ def trained(config: str, overrides: Sequence[str], place: Place, arm: str) -> pd
     task = Units()
     given = [f"runs={place.runs}", *overrides]
     name = task.resolved_config([config], given)["name"]
+    jobs, engine = place.workers
     with redirect_stdout(sys.stderr):
-        task.train([config], given, folds=place.folds, jobs=place.jobs, resume=True)
+        task.train([config], given, folds=place.folds, jobs=jobs, engine=engine, resume=True)
     results = read(place.runs / task.name / name)
     if results.failures:
         first = results.failures[0]

@@ -26,6 +26,7 @@ from encoders.image import MobileNetTokens
 from encoders.melody import MelodyTransformer
 from tasks.experiment.compare import percentile_interval, resample
 from tasks.experiment.trainer import TrainerOptions
+from tasks.reproduce.rows import Found as Known
 from tasks.reproduce.rows import Result, Row, at_least, result
 from tasks.reproduce.workers import Workers
 from tasks.retrieval.conditional import (
@@ -150,17 +151,41 @@ def judged(data: str, conditions: Sequence[str], found: Sequence[Found]) -> Iter
     for name in conditions:
         query, heads = (_queries(found, arm, name) for arm in ("condition query", "separate heads"))
         note = f"{_described(found, 'condition query', name)}; {_differ('heads', query - heads)}"
-        yield at_least(f"{data}: {name}, mAP, against separate heads", heads.mean(), query.mean(), WITHIN, note)
+        yield at_least(
+            f"{data}: {name}, mAP, against separate heads",
+            heads.mean(),
+            query.mean(),
+            WITHIN,
+            note,
+            kind="rival",
+            **_found(found, name),
+        )
     for name in conditions:
         query, shared = (_queries(found, arm, name) for arm in ("condition query", "shared"))
         margin = ABOVE if name in FAR_ABOVE else 0.0
         note = f"{_described(found, 'shared', name)}; {_differ('shared', query - shared)}"
         wanted = f"shared + {margin:.2f}" if margin else "shared"
-        yield at_least(f"{data}: {name}, mAP, against {wanted}", shared.mean() + margin, query.mean(), 0.0, note)
+        yield at_least(
+            f"{data}: {name}, mAP, against {wanted}",
+            shared.mean() + margin,
+            query.mean(),
+            0.0,
+            note,
+            kind="rival",
+            **_found(found, name),
+        )
     for name in conditions:
         query, masks = (_queries(found, arm, name) for arm in ("condition query", "masks"))
         note = f"{_described(found, 'masks', name)}; {_differ('masks', query - masks)}"
-        yield at_least(f"{data}: {name}, mAP, against masks", masks.mean(), query.mean(), WITHIN, note)
+        yield at_least(
+            f"{data}: {name}, mAP, against masks",
+            masks.mean(),
+            query.mean(),
+            WITHIN,
+            note,
+            kind="rival",
+            **_found(found, name),
+        )
     yield _entangled(data, conditions, found)
 
 
@@ -181,7 +206,8 @@ def _entangled(data: str, conditions: Sequence[str], found: Sequence[Found]) -> 
         f"accuracy of linear probes on test items: {'; '.join(lines)}; most frequent class {base}; "
         f"1 - mean |cos| between two spaces {off.min():.2f} to {off.max():.2f}"
     )
-    return at_least(f"{data}: entanglement, diagonal against the rest", float(others), float(diagonal), 0.0, note)
+    title = f"{data}: entanglement, diagonal against the rest"
+    return at_least(title, float(others), float(diagonal), 0.0, note, kind="rival", seeds=_seeds(found))
 
 
 def _queries(found: Sequence[Found], arm: str, name: str) -> np.ndarray:
@@ -198,6 +224,17 @@ def _described(found: Sequence[Found], arm: str, name: str) -> str:
         f"{arm} {span.value:.3f}, 95 % interval over {len(values)} queries {span.low:.3f} to {span.high:.3f}, "
         f"{int(table['gallery'].median())} candidates, {len(own)} seeds, chance {lucky:.3f}"
     )
+
+
+def _found(found: Sequence[Found], name: str) -> Known:
+    """The condition query's interval over queries."""
+    values = _queries(found, "condition query", name)
+    span = percentile_interval(_means(values))
+    return Known(low=span.low, high=span.high, n=len(values), seeds=_seeds(found))
+
+
+def _seeds(found: Sequence[Found]) -> list[int]:
+    return sorted({one.seed for one in found})
 
 
 def _differ(other: str, difference: np.ndarray) -> str:

@@ -26,7 +26,7 @@ from encoders.quarters import QuadrantTokens
 from encoders.text import PretrainedText
 from tasks.experiment.compare import percentile_interval, resample
 from tasks.experiment.trainer import TrainerOptions
-from tasks.reproduce.rows import Result, Row, at_least, result
+from tasks.reproduce.rows import Found, Result, Row, at_least, described, result
 from tasks.reproduce.workers import Workers
 from tasks.retrieval.feed import encode, feeds
 from tasks.retrieval.fit_unit import FitOptions, Fitted, fit_towers
@@ -204,15 +204,15 @@ def _single(found: Sequence[Asked]) -> Iterator[Row]:
     seen = _seen(found)
     for k, bar in zip(KS, BAR_A, strict=True):
         hits = recall(found, "global", "i2t", k, seen)
-        yield at_least(
-            f"A: global, i2t {recall_name(k)}", bar, hits.mean(), 0.0, _note(found, "global", "i2t", k, seen)
-        )
+        name, note = f"A: global, i2t {recall_name(k)}", _note(found, "global", "i2t", k, seen)
+        yield at_least(name, bar, hits.mean(), 0.0, note, kind="bar", **_found(found, "global", "i2t", k, seen))
     for k, published in zip(KS, PUBLISHED_A["tokens"], strict=True):
         hits = recall(found, "tokens", "i2t", k, seen)
         note = (
             f"{_note(found, 'tokens', 'i2t', k, seen)}; reported as it falls, {_difference(found, 'i2t', k, seen)[1]}"
         )
-        yield at_least(f"A: tokens, i2t {recall_name(k)}", published, hits.mean(), _error(published, len(hits)), note)
+        name, known = f"A: tokens, i2t {recall_name(k)}", _found(found, "tokens", "i2t", k, seen)
+        yield at_least(name, published, hits.mean(), _error(published, len(hits)), note, kind="measured", **known)
 
 
 def _collages(found: Sequence[Asked]) -> Iterator[Row]:
@@ -221,10 +221,12 @@ def _collages(found: Sequence[Asked]) -> Iterator[Row]:
         for direction, bar in published.items():
             hits = recall(found, arm, direction, 1, seen)
             note = _note(found, arm, direction, 1, seen)
-            yield at_least(f"B: {arm}, {direction} R@1", bar, hits.mean(), 0.0, note)
+            known = _found(found, arm, direction, 1, seen)
+            yield at_least(f"B: {arm}, {direction} R@1", bar, hits.mean(), 0.0, note, kind="measured", **known)
     for direction in DIRECTIONS:
         low, text = _difference(found, direction, 1, seen)
-        yield at_least(f"B: tokens above global, {direction} R@1, lower end", 0.0, low, 0.0, text)
+        name = f"B: tokens above global, {direction} R@1, lower end"
+        yield at_least(name, 0.0, low, 0.0, text, kind="bar", seeds=_seeds(found))
 
 
 def _hybrid(found: Sequence[Asked], protocol: Protocol) -> Iterator[Row]:
@@ -233,7 +235,8 @@ def _hybrid(found: Sequence[Asked], protocol: Protocol) -> Iterator[Row]:
         means = {arm: recall(found, arm, direction, 1, seen).mean() for arm in ARMS}
         best = max(("global", "tokens"), key=lambda arm: means[arm])
         name = f"{protocol}: both, {direction} R@1, against the better one ({best})"
-        yield at_least(name, means[best], means["both"], 0.0, _note(found, "both", direction, 1, seen))
+        note, known = _note(found, "both", direction, 1, seen), _found(found, "both", direction, 1, seen)
+        yield at_least(name, means[best], means["both"], 0.0, note, kind="rival", **known)
 
 
 def _elsewhere(found: Sequence[Asked], protocol: Protocol) -> Iterator[Row]:
@@ -243,12 +246,17 @@ def _elsewhere(found: Sequence[Asked], protocol: Protocol) -> Iterator[Row]:
         hits = recall(found, arm, "t2i", 1, unseen)
         bar = UNSEEN[protocol].get(arm, min(UNSEEN[protocol].values()))
         note = f"{_note(found, arm, 't2i', 1, unseen)}; tolerance: its sampling error"
-        yield at_least(f"{protocol}: {arm}, unseen style, t2i R@1", bar, hits.mean(), _error(bar, len(hits)), note)
+        name, known = f"{protocol}: {arm}, unseen style, t2i R@1", _found(found, arm, "t2i", 1, unseen)
+        yield at_least(name, bar, hits.mean(), _error(bar, len(hits)), note, kind="measured", **known)
         full = [name for name in dict.fromkeys(a.gallery for a in found) if "full" in name and "unseen" not in name]
         hits = recall(found, arm, "t2i", 1, full)
         bar = FULL.get(arm, 0.0) if protocol == "A" else 0.0
         note = f"{_note(found, arm, 't2i', 1, full)}; {'measured before on noto' if bar else 'not measured before'}"
-        yield at_least(f"{protocol}: {arm}, full gallery, t2i R@1", bar, hits.mean(), _error(bar, len(hits)), note)
+        name, known = f"{protocol}: {arm}, full gallery, t2i R@1", _found(found, arm, "t2i", 1, full)
+        if bar:
+            yield at_least(name, bar, hits.mean(), _error(bar, len(hits)), note, kind="measured", **known)
+        else:
+            yield described(name, hits.mean(), note, **known)
 
 
 def _note(found: Sequence[Asked], arm: str, direction: str, k: int, galleries: Sequence[str]) -> str:
@@ -263,6 +271,17 @@ def _note(found: Sequence[Asked], arm: str, direction: str, k: int, galleries: S
         f"95 % interval over queries {span.low:.3f} to {span.high:.3f}, chance {k / chosen[0].size:.4f}; "
         f"R@1/5/10 {rest}; {per_gallery}; {TIE_RULE}"
     )
+
+
+def _found(found: Sequence[Asked], arm: str, direction: str, k: int, galleries: Sequence[str]) -> Found:
+    """The interval over queries."""
+    hits = recall(found, arm, direction, k, galleries)
+    span = percentile_interval(_means(hits))
+    return Found(low=span.low, high=span.high, n=len(hits), seeds=_seeds(found))
+
+
+def _seeds(found: Sequence[Asked]) -> list[int]:
+    return sorted({asked.seed for asked in found})
 
 
 def _difference(found: Sequence[Asked], direction: str, k: int, galleries: Sequence[str]) -> tuple[float, str]:

@@ -1,8 +1,8 @@
 """mcat-predictions: score the published held-out risks of MCAT and its baselines (Chen et al. 2021) with our metrics.
 
 Nothing is trained. The risks and the per-epoch curves come from the authors' repository (tcga/predictions of the data
-set); the published column was computed from the same files by other code, and the fold means agree with the authors'
-summary.
+set). Fold means and pooled c-indices are in the authors' own summary; the rest was computed from the same files before,
+by other code of ours.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ import pandas as pd
 
 from data.sources import not_here
 from tasks.experiment.compare import best_epoch_rule, best_of_noise
-from tasks.reproduce.rows import Result, Row, close, result
+from tasks.reproduce.rows import Found, Result, Row, close, result
 from tasks.survival.concordance import harrell_of_many
 from tasks.survival.follow_up import FollowUp
 from tasks.survival.metrics import rank
@@ -70,29 +70,39 @@ def _scores(predictions: pd.DataFrame, draws: int) -> Iterator[Row]:
     for at, cohort in enumerate(COHORTS):
         own = by_cohort[cohort]
         ranked = rank(own[own["arm"].isin([*FOLD_MEAN, DEEP_SETS])], draws=draws).set_index(["arm", "fold", "metric"])
-        size = "n {n}, events {events}".format(**ranked.loc[(MCAT, "pooled", "c_index")])
+        whole = ranked.loc[(MCAT, "pooled", "c_index")]
+        events, n = f"{whole['events']} events", int(whole["n"])
         for arm, published in FOLD_MEAN.items():
             mean = ranked.loc[(arm, "mean", "c_index")]
             name = f"{arm.split('sm_')[0]} {cohort}: fold-mean c-index"
-            note = f"{size}; published to 4 decimals" + (f"; {mean['note']}" if mean["note"] else "")
-            yield close(name, published[at], mean["value"], 1e-4, note)
+            note = f"{events}; published to 4 decimals" + (f"; {mean['note']}" if mean["note"] else "")
+            yield close(name, published[at], mean["value"], 1e-4, note, kind="published", **_known(mean))
         if cohort in COLLAPSED:
             mean = ranked.loc[(DEEP_SETS, "mean", "c_index")]
-            yield close(
-                f"DS {cohort}: fold-mean c-index", COLLAPSED[cohort], mean["value"], 1e-4, f"{size}; {mean['note']}"
-            )
+            name, note = f"DS {cohort}: fold-mean c-index", f"{events}; {mean['note']}"
+            yield close(name, COLLAPSED[cohort], mean["value"], 1e-4, note, kind="published", n=n)
         pooled, p = (ranked.loc[(MCAT, "pooled", metric)] for metric in ("c_index", "logrank_p"))
-        yield close(
-            f"MCAT {cohort}: pooled c-index", POOLED[at], pooled["value"], 1e-4, f"{size}; published to 4 decimals"
-        )
+        name, note = f"MCAT {cohort}: pooled c-index", f"{events}; published to 4 decimals"
+        yield close(name, POOLED[at], pooled["value"], 1e-4, note, kind="published", **_known(pooled))
         published_p, unit = LOG_RANK[at]
-        note = f"{size}; {p['note']}; tolerance: one unit of the last digit stated"
-        yield close(f"MCAT {cohort}: log-rank p", published_p, p["value"], unit, note)
+        note = f"{events}; {p['note']}; tolerance: one unit of the last digit stated"
+        yield close(f"MCAT {cohort}: log-rank p", published_p, p["value"], unit, note, kind="measured", n=n)
         if draws:
             mean = ranked.loc[(MCAT, "mean", "c_index")]
-            note = f"{size}; theirs from 200 resamples, ours from {draws}: an end moves by about .01 from seed to seed"
+            note = (
+                f"{events}; theirs from 200 resamples, ours from {draws}: an end moves by about .01 from seed to seed"
+            )
             for end, published_end in zip(("low", "high"), INTERVAL[at], strict=True):
-                yield close(f"MCAT {cohort}: fold-mean c-index, {end} end", published_end, mean[end], 0.015, note)
+                name = f"MCAT {cohort}: fold-mean c-index, {end} end"
+                yield close(name, published_end, mean[end], 0.015, note, kind="measured", n=n)
+
+
+def _known(measured: pd.Series) -> Found:
+    """Patients, and the interval where one was drawn."""
+    patients = Found(n=int(measured["n"]))
+    if pd.isna(measured["low"]):
+        return patients
+    return patients | Found(low=float(measured["low"]), high=float(measured["high"]))
 
 
 def _best_epoch(epochs: pd.DataFrame) -> Iterator[Row]:
@@ -101,26 +111,27 @@ def _best_epoch(epochs: pd.DataFrame) -> Iterator[Row]:
     means = runs.groupby(setting)[["last", "best", "gain"]].mean()
     for cohort, last, best in zip(COHORTS, FOLD_MEAN[MCAT], BEST_EPOCH, strict=True):
         own = means.loc[(MCAT, cohort)]
-        yield close(
-            f"MCAT {cohort}: last epoch of the logs", last, own["last"], 1e-4, "5 folds; published to 4 decimals"
-        )
-        note = "5 folds; published to 3 decimals; this rule looks at the cases it is scored on"
-        yield close(f"MCAT {cohort}: best epoch on the scored fold", best, own["best"], 5e-4, note)
-    note = f"{len(means)} settings of model and cohort, {len(runs)} runs; published to 3 decimals"
-    yield close("best minus last epoch, all settings", BEST_MINUS_LAST, means["gain"].mean(), 5e-4, note)
+        note = "5 folds; published to 4 decimals"
+        yield close(f"MCAT {cohort}: last epoch of the logs", last, own["last"], 1e-4, note, kind="published")
+        note = "5 folds; to 3 decimals; this rule looks at the cases it is scored on"
+        yield close(f"MCAT {cohort}: best epoch on the scored fold", best, own["best"], 5e-4, note, kind="measured")
+    note = f"{len(means)} settings of model and cohort, {len(runs)} runs; to 3 decimals"
+    name, gain = "best minus last epoch, all settings", means["gain"].mean()
+    yield close(name, BEST_MINUS_LAST, gain, 5e-4, note, kind="measured")
 
 
 def _noise(predictions: pd.DataFrame) -> Iterator[Row]:
-    for cohort, published in zip(COHORTS, NOISE_OF_30, strict=True):
+    for cohort, before in zip(COHORTS, NOISE_OF_30, strict=True):
         own = predictions[(predictions["arm"] == MCAT) & (predictions["cancer"] == cohort)]
         folds = [FollowUp.of(fold["time"], fold["event"]) for _, fold in own.groupby("fold")]
         reached = best_of_noise([_score_of(fold) for fold in folds], [len(fold) for fold in folds], repeats=20)
         events = sum(fold.events for fold in folds)
         note = (
-            f"n {len(own)}, events {events}; best of 30 random risk vectors per fold, 20 repeats ({reached.low:.3f} to "
+            f"{events} events; best of 30 random risk vectors per fold, 20 repeats ({reached.low:.3f} to "
             f"{reached.high:.3f}) against 10: the two means differ by about .005 by chance"
         )
-        yield close(f"pure noise {cohort}: best of 30 epochs", published, reached.value, 0.012, note)
+        name = f"pure noise {cohort}: best of 30 epochs"
+        yield close(name, before, reached.value, 0.012, note, kind="measured", n=len(own), seeds=[0])
 
 
 def _score_of(outcome: FollowUp):

@@ -10,10 +10,16 @@ from pathlib import Path
 from tasks.experiment.folder import RunError
 from tasks.melody.results import Results, read
 from tasks.melody.train import TASK
+from tasks.reproduce.workers import Workers
 
 
 def trained_run(
-    config: str, name: str, overrides: Sequence[str] = (), seeds: Sequence[int] = (1,), runs: Path = Path("runs")
+    config: str,
+    name: str,
+    overrides: Sequence[str] = (),
+    seeds: Sequence[int] = (1,),
+    runs: Path = Path("runs"),
+    workers: Workers = Workers(),  # noqa: B008
 ) -> Results:
     """Train what of a run is not trained yet, then read it.
 
@@ -23,12 +29,14 @@ def trained_run(
         overrides: KEY=VALUE
         seeds: of every arm with randomness
         runs: where run folders go
+        workers: who trains; an arm with one seed is a part
 
     Raises:
         RunError: a unit failed
     """
     with redirect_stdout(sys.stderr):
-        TASK.train([config], [f"name={name}", f"runs={runs}", *overrides], seeds=seeds, resume=True)
+        given, (jobs, engine) = [f"name={name}", f"runs={runs}", *overrides], workers
+        TASK.train([config], given, seeds=seeds, jobs=jobs, engine=engine, resume=True)
     results = read(runs / "melody" / name)
     if results.failures:
         first = results.failures[0]

@@ -29,7 +29,8 @@ from tasks.melody.trained import trained
 from tasks.reproduce import length_generalisation as copying_task
 from tasks.reproduce.length_generalisation import LENGTHS, floor
 from tasks.reproduce.melody_run import trained_run
-from tasks.reproduce.rows import Result, Row, at_least, at_most, close, result
+from tasks.reproduce.rows import Found, Result, Row, at_least, at_most, close, described, result
+from tasks.reproduce.workers import Workers
 
 PAPER = "music-transformer"
 WHOLE, SMALLER = "melody/chorales", "melody/chorales_small"
@@ -46,13 +47,13 @@ SMALL_EPOCHS = 8  # after five the network stands beside the table (.579), not b
 SEEDS, SMALL_SEEDS = (1, 2, 3), (1,)
 GATE, WORSE = 0.05, 1.0
 WITHOUT, TOLD = "no relative term", "told the metre"
-COMPARED = {
+COMPARED: dict[str, tuple[str | None, float | None]] = {
     WITHOUT: (None, GAP),
-    f"{WITHOUT}, sinusoids": (None, 0.0),
-    f"{TOLD}, {WITHOUT}": (TOLD, 0.0),
+    f"{WITHOUT}, sinusoids": (None, None),
+    f"{TOLD}, {WITHOUT}": (TOLD, None),
 }
-"""Arm without a relative term -> the arm with it (None = the model under test), by how much it must be worse on valid.
-Bars of 0 say what came out; only the first is asked for."""
+"""Arm without a relative term -> the arm with it (None = the model under test), by how much it must be worse on valid
+(None = nothing is asked, the row says what came out)."""
 
 
 class Learned(NamedTuple):
@@ -76,30 +77,32 @@ class Learned(NamedTuple):
         return float(rows["nats"].sum() / rows["n"].sum())
 
 
-def run(data_root: Path, small: bool = False) -> Result:
+def run(data_root: Path, small: bool = False, workers: Workers = Workers()) -> Result:  # noqa: B008
     """Tables, networks and length generalisation.
 
     Args:
         data_root: the imported data set music
         small: only small networks, for eight epochs with one seed, in a folder that goes: does it run at all?
+        workers: who trains; a training is a part
 
     Raises:
         DataError: the data set is not there
         RunError: a training failed
     """
     file, seeds = data_root / FILE, SMALL_SEEDS if small else SEEDS
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=None if workers.engine is None else ".") as folder:
         overrides, runs = ([f"let.epochs={SMALL_EPOCHS}"], Path(folder)) if small else ([], Path("runs"))
-        found = learned(trained_run(SMALLER, OWN_SMALLER, [f"music.file={file}", *overrides], seeds, runs), file)
+        given = [f"music.file={file}", *overrides]
+        found = learned(trained_run(SMALLER, OWN_SMALLER, given, seeds, runs, workers), file)
     rows = list(table_rows([one for name in TABLES for one in found if one.arm == name]))
     rows.append(relative_row(found, OWN_SMALLER, SIZE, TABLE["valid"], "bar: the table"))
     if not small:
         rows += gap_rows(found, OWN_SMALLER, SIZE)
-        found = learned(trained_run(WHOLE, OWN, [f"music.file={file}"]), file)
+        found = learned(trained_run(WHOLE, OWN, [f"music.file={file}"], workers=workers), file)
         for arm in (OWN, TOLD):
             rows.append(relative_row(found, arm, "", BAR, f"LSTM measured before {LSTM}; {RECALLED}"))
         rows += gap_rows(found, OWN, "")
-    return result(PAPER, [*rows, *length_rows(seeds)])
+    return result(PAPER, [*rows, *length_rows(seeds, workers)])
 
 
 def learned(results: Results, file: Path) -> list[Learned]:
@@ -128,8 +131,8 @@ def table_rows(tables: Sequence[Learned]) -> Iterator[Row]:
     """The floor: the table measured before, and the better one that leaves a context out."""
     first, better = tables
     for split, before in TABLE.items():
-        note = f"measured before on the same file; tolerance: rounding; one context fewer {better.value(split):.4f}"
-        yield close(f"back-off table, {split}", before, first.value(split), 1e-3, note)
+        note = f"on the same file; tolerance: rounding; one context fewer {better.value(split):.4f}"
+        yield close(f"back-off table, {split}", before, first.value(split), 1e-3, note, kind="measured")
 
 
 def relative_row(found: Sequence[Learned], arm: str, size: str, bar: float, against: str) -> Row:
@@ -145,11 +148,11 @@ def relative_row(found: Sequence[Learned], arm: str, size: str, bar: float, agai
     own = [one for one in found if one.arm == arm]
     valid, test = (float(np.mean([one.value(split) for one in own])) for split in TABLE)
     note = (
-        f"{_interval(own[0], 'valid')}; {len(VOICES) * valid:.3f} per 16th; test {test:.4f}; {len(own)} seed(s); "
-        f"{own[0].copying}; {against}"
+        f"pieces, interval of one seed; {len(VOICES) * valid:.3f} per 16th; test {test:.4f}; {own[0].copying}; "
+        f"{against}"
     )
     name = "relative" if arm != TOLD else "relative, told the metre"
-    return at_most(f"{size}{name}, valid", bar, valid, 0.0, note)
+    return at_most(f"{size}{name}, valid", bar, valid, 0.0, note, kind="bar", **_known(own))
 
 
 def gap_rows(found: Sequence[Learned], own: str, size: str) -> Iterator[Row]:
@@ -162,17 +165,22 @@ def gap_rows(found: Sequence[Learned], own: str, size: str) -> Iterator[Row]:
             tests = [a.value("test") - b.value("test") for a, b in zip(without, relative, strict=True)]
             note = (
                 f"valid {np.mean([one.value('valid') for one in without]):.4f}; gaps by seed {_listed(gaps)}, on test "
-                f"{_listed(tests)}; {'the bar' if bar else 'reported as it falls'}; {RECALLED}"
+                f"{_listed(tests)}; {RECALLED}"
             )
-            yield at_least(f"{size}{arm}, valid above relative", bar, float(np.mean(gaps)), 0.0, note)
+            name, gap, seeds = f"{size}{arm}, valid above relative", float(np.mean(gaps)), [one.seed for one in without]
+            if bar is None:
+                yield described(name, gap, note, seeds=seeds)
+            else:
+                yield at_least(name, bar, gap, 0.0, note, kind="bar", seeds=seeds)
 
 
-def length_rows(seeds: Sequence[int]) -> Iterator[Row]:
+def length_rows(seeds: Sequence[int], workers: Workers = Workers()) -> Iterator[Row]:  # noqa: B008
     """Sequences of four times the trained length: relative attention holds, sinusoids do not."""
-    for relative, name in ((True, "relative"), (False, "added sinusoids")):
-        values = np.array(
-            [[copying_task.nats(model, length, seed) for length in LENGTHS] for seed, model in _models(relative, seeds)]
-        )
+    kinds = {"relative": True, "added sinusoids": False}
+    parts = {f"{name}, seed {seed}": (relative, seed) for name, relative in kinds.items() for seed in seeds}
+    found = dict(zip(parts, workers.each(_at_lengths, parts), strict=True))
+    for name, relative in kinds.items():
+        values = np.array([found[f"{name}, seed {seed}"] for seed in seeds])
         change = values[:, -1] - values[:, 0]
         note = (
             f"nats at lengths {', '.join(map(str, LENGTHS))}: {_listed(values.mean(axis=0))}; changes by seed "
@@ -180,21 +188,22 @@ def length_rows(seeds: Sequence[int]) -> Iterator[Row]:
         )
         title = f"length {LENGTHS[-1]} above {LENGTHS[0]}, {name}"
         if relative:
-            yield at_most(title, GATE, float(change.max()), 0.0, f"worst seed; {note}")
+            yield at_most(title, GATE, float(change.max()), 0.0, f"worst seed; {note}", kind="bar", seeds=[*seeds])
         else:
-            yield at_least(title, WORSE, float(change.min()), 0.0, f"best seed; {note}")
+            yield at_least(title, WORSE, float(change.min()), 0.0, f"best seed; {note}", kind="bar", seeds=[*seeds])
 
 
-def _models(relative: bool, seeds: Sequence[int]) -> Iterator[tuple[int, Any]]:
-    for seed in seeds:
-        yield seed, copying_task.trained(relative, seed)
+def _at_lengths(relative: bool, seed: int) -> list[float]:
+    model = copying_task.trained(relative, seed)
+    return [copying_task.nats(model, length, seed) for length in LENGTHS]
 
 
-def _interval(one: Learned, split: str) -> str:
-    cases = one.cases[one.cases["split"] == split]
+def _known(own: Sequence[Learned]) -> Found:
+    """The interval of the first seed over validation pieces."""
+    cases = own[0].cases[own[0].cases["split"] == "valid"]
     counts = resample(len(cases))
     span = percentile_interval(counts @ cases["nats"].to_numpy() / (counts @ cases["n"].to_numpy()))
-    return f"95 % interval over {len(cases)} pieces {span.low:.3f} to {span.high:.3f}"
+    return Found(low=span.low, high=span.high, n=len(cases), seeds=[one.seed for one in own])
 
 
 def _listed(values: Sequence[float] | np.ndarray) -> str:

@@ -1,4 +1,4 @@
-"""`fusion reproduce PAPER --report PAGE`: figures that were published beside ours, and what a paper's module draws."""
+"""`fusion reproduce PAPER --report PAGE`: what ours is held against, and what a paper's module draws."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.experiment.report import Figure, Prose, Report, Section, Table
-from tasks.reproduce.rows import Result
+from tasks.reproduce.rows import Result, verdict
+from tasks.reproduce.table import HEADER, LEGEND, cells
 
 
 def write(result: Result, what: str, drawn: Sequence[Figure], path: Path) -> Path:
@@ -21,19 +22,10 @@ def write(result: Result, what: str, drawn: Sequence[Figure], path: Path) -> Pat
     Returns:
         the path
     """
-    rows = [
-        [row["name"], f"{row['published']:.3g}", f"{row['ours']:.3g}", f"{row['tolerance']:.3g}",
-         "yes" if row["ok"] else "NO", row["note"]]
-        for row in result["rows"]
-    ]  # fmt: skip
-    held = sum(row["ok"] for row in result["rows"])
-    table = Table(
-        ["what", "published", "ours", "tolerance", "holds", "note"], rows,
-        "Where nothing was published, the column holds the bar that the row has to reach; its note says so.",
-    )  # fmt: skip
+    table = Table(list(HEADER), [cells(row) for row in result["rows"]], LEGEND)
     sections = [Section("What follows", [Prose(said)])] if (said := result.get("said")) else []
     sections += [Section("Figures", list(drawn))] if drawn else []
     return Report(
-        f"Reproduction: {result['paper']}", f"{what}. {held} of {len(rows)} rows hold.",
+        f"Reproduction: {result['paper']}", f"{what}. {verdict(result).capitalize()}.",
         [*sections, Section("Rows", [table])], context="fusion reproduce",
     ).write(path)  # fmt: skip

@@ -1,7 +1,7 @@
 """rsa92: geometries of 92 object images in the brains of 15 people, and of 4 people of another scanner.
 
 Dissimilarities of early visual and inferior temporal cortex (Net2Brain's copy) and of human inferior temporal cortex
-(Kriegeskorte et al., Neuron 60, 2008; rsatoolbox's copy). The published column is the project's own earlier measurement
+(Kriegeskorte et al., Neuron 60, 2008; rsatoolbox's copy). Ours is held against the project's own earlier measurement
 on the same files by other code. Stimuli and voxels are not needed, only the RDMs.
 """
 
@@ -16,7 +16,7 @@ from scipy.io import loadmat
 from data.array_files import read_npz
 from data.sources import not_here
 from tasks.fmri.rsa import between_people, category_model, compare_rdms, identification, noise_ceiling
-from tasks.reproduce.rows import Result, Row, at_least, close, result
+from tasks.reproduce.rows import Found, Result, Row, at_least, close, result
 
 PAPER = "rsa92"
 CEILING = {"IT": (0.449, 0.542), "EVC": (0.239, 0.392)}
@@ -61,22 +61,23 @@ def _ceiling(area: str, rdms: Float[np.ndarray, "s n n"]) -> Iterator[Row]:
     ceiling = noise_ceiling(rdms)
     mean = between_people(rdms)[np.triu_indices(len(rdms), 1)].mean()
     note = (
-        f"{len(rdms)} people, Spearman; means of ranks at both ends (raw dissimilarities move the lower one by .004); "
+        "Spearman over people; means of ranks at both ends (raw dissimilarities move the lower one by .004); "
         f"mean correlation of two people {mean:.3f}"
     )
-    for end, published, ours in zip(("lower", "upper"), CEILING[area], (ceiling.low, ceiling.high), strict=True):
-        yield close(f"{area}: noise ceiling, {end} end", published, ours, TOLERANCE, note)
+    for end, before, ours in zip(("lower", "upper"), CEILING[area], (ceiling.low, ceiling.high), strict=True):
+        yield close(f"{area}: noise ceiling, {end} end", before, ours, TOLERANCE, note, kind="measured", n=len(rdms))
 
 
 def _identification(rdms: Float[np.ndarray, "s n n"]) -> Iterator[Row]:
     found = identification(rdms)
-    for name, column, published, chance in (("top-1", "top1", TOP_1, 1 / 92), ("top-5", "top5", TOP_5, 5 / 92)):
+    for name, column, before, chance in (("top-1", "top1", TOP_1, 1 / 92), ("top-5", "top5", TOP_5, 5 / 92)):
         spread = found[column]
         note = (
             f"92 images of each of {len(found)} people from the mean RDM of the others, the two compared conditions "
             f"left out of every row; chance {chance:.3f}, people {spread.min():.3f} to {spread.max():.3f}"
         )
-        yield close(f"IT: identification from the group, {name}", published, spread.mean(), TOLERANCE, note)
+        title = f"IT: identification from the group, {name}"
+        yield close(title, before, spread.mean(), TOLERANCE, note, kind="measured", n=len(found))
 
 
 def _other_scanner(folder: Path, rdms: Float[np.ndarray, "s n n"]) -> Iterator[Row]:
@@ -84,7 +85,7 @@ def _other_scanner(folder: Path, rdms: Float[np.ndarray, "s n n"]) -> Iterator[R
     theirs = np.mean([np.asarray(entry["RDM"], dtype=np.float64) for entry in stored.ravel()], axis=0)
     agreement = between_people(np.stack([rdms.mean(axis=0), theirs]))[0, 1]
     note = "Spearman of the mean RDM of 15 people with that of 4 others (2 sessions each): the images have one order"
-    yield close("IT: two groups of people", OTHER_SCANNER, agreement, TOLERANCE, note)
+    yield close("IT: two groups of people", OTHER_SCANNER, agreement, TOLERANCE, note, kind="measured")
 
 
 def _models(folder: Path, rdms: dict[str, Float[np.ndarray, "s n n"]]) -> Iterator[Row]:
@@ -95,12 +96,13 @@ def _models(folder: Path, rdms: dict[str, Float[np.ndarray, "s n n"]]) -> Iterat
         table = compare_rdms(models, own).set_index("model")
         for name, row in table.iterrows():
             note = (
-                f"Spearman, 95 % interval over people {row['low']:.3f} to {row['high']:.3f}, p {row['p']:.3f}, ceiling "
-                f"{row['ceiling_low']:.3f} to {row['ceiling_high']:.3f}; no published figure: "
+                f"Spearman, interval over people, p {row['p']:.3f}, ceiling {row['ceiling_low']:.3f} to "
+                f"{row['ceiling_high']:.3f}; "
             )
+            found = Found(low=float(row["low"]), high=float(row["high"]), n=len(own))
             if name == "categories":
                 note += "the bar is the 95 % of models with permuted conditions"
-                yield at_least(f"{area}: categories", row["p95"], row["value"], 0.0, note)
+                yield at_least(f"{area}: categories", row["p95"], row["value"], 0.0, note, kind="bar", **found)
             else:
                 note += "a control, 0 within twice the permuted 95 %"
-                yield close(f"{area}: {name}", 0.0, row["value"], 2 * row["p95"], note)
+                yield close(f"{area}: {name}", 0.0, row["value"], 2 * row["p95"], note, kind="bar", **found)

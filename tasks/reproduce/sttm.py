@@ -10,15 +10,13 @@ a model of the subject alone.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from threadpoolctl import threadpool_limits
 
 from data.brain.brain import Brains
 from data.brain.split import Split
@@ -26,7 +24,6 @@ from data.brain.splits import FewShot
 from data.simulate.semireal import SemiRealBrains
 from data.sources import not_here
 from tasks.experiment.compare import paired_difference, percentile_interval, resample
-from tasks.experiment.engine import stream
 from tasks.experiment.report import Figure
 from tasks.experiment.report.curves import Line, curves
 from tasks.experiment.report.palette import BLUE, INK, QUIET, VERMILLION
@@ -36,7 +33,8 @@ from tasks.fmri.metrics import backward, forward
 from tasks.fmri.models.trunks import ContrastiveTrunk, GaussianTrunk, NoTrunk
 from tasks.fmri.targets import GivenTargets, GroupGeometry
 from tasks.fmri.transfer import FewShotDecoder
-from tasks.reproduce.rows import Result, Row, at_least, close, result
+from tasks.reproduce.rows import Found, Result, Row, claim, close, described, result
+from tasks.reproduce.workers import Workers
 
 PAPER = "sttm"
 RDMS, LABELS = "rdms_92images/fmri_IT_RDMs.npz", "rdms_92images/labels.tsv"
@@ -45,11 +43,10 @@ HELD_OUT, CHANCE = 22, 1 / 22
 SHEET = {5: (0.111, 0.431), 10: (0.124, 0.534), 20: (0.193, 0.659), 40: (0.251, 0.729), 70: (0.296, 0.764)}
 """Top-1 and top-5 of the ridge adapter as measured for the sheet, from 3 draws."""
 BAR = (5, 10, 20)
-CORES, RESAMPLES = 2, 2000
-_POINT, _ENDS = re.compile(r"(?P<arm>.+), n (?P<n>\d+), top-1"), re.compile(r"people ([\d.]+) to ([\d.]+)")
+RESAMPLES = 2000
 DRAWS, SLOW_DRAWS = 4, 1
 SHEET_DRAWS = 24
-"""Of the adapter alone, which is quick: the rows beside the sheet ask about the construction, not about luck."""
+"""Of the adapter alone, which is quick: rows beside what was measured before ask about the construction, not luck."""
 TOLERANCE = {"top-1": 0.03, "top-5": 0.05}
 
 ADAPTER, CHOSEN, TRUNK = "ridge adapter", "chosen ridge adapter", "trunk + adapter"
@@ -67,12 +64,22 @@ Scored = dict[tuple[str, int], Float[np.ndarray, "three n"]]
 """Arm and n -> forward top-1, forward top-5 and backward top-1 of each person, averaged over draws."""
 
 
-def run(data_root: Path, small: bool = False) -> Result:
+class Asked(NamedTuple):
+    """A group of arms: at which numbers of images, in how many draws, of whose geometries."""
+
+    arms: Sequence[str]
+    counts: Sequence[int]
+    draws: int
+    rdms: str = RDMS
+
+
+def run(data_root: Path, small: bool = False, workers: Workers = Workers()) -> Result:  # noqa: B008
     """Fit, score and compare.
 
     Args:
         data_root: the imported data set fmri
-        small: two draws, n of 20, without the slow rivals and the sheet's figures
+        small: two draws, n of 20, without the slow rivals and the figures of before
+        workers: who fits; a draw of voxels and images is a part
 
     Raises:
         DataError: the data set is not there
@@ -81,16 +88,20 @@ def run(data_root: Path, small: bool = False) -> Result:
         raise not_here(data_root / RDMS, "fmri")
     draws, counts = (2, (20,)) if small else (DRAWS, tuple(SHEET))
     quick = [arm for arm in (*ARMS, SHUFFLED) if arm not in SLOW]
-    scored = _all(data_root, quick, counts, draws)
+    asked = {"quick arms": Asked(quick, counts, draws)}
     if not small:
-        scored |= _all(data_root, list(SLOW), BAR, SLOW_DRAWS)
-        confirming = _all(data_root, [ADAPTER, CHOSEN, TRUNK], BAR, draws, OTHER_RDMS)
-    rows = [] if small else _as_the_sheet(_all(data_root, [ADAPTER], counts, SHEET_DRAWS), counts)
+        asked["adapter alone"] = Asked([ADAPTER], counts, SHEET_DRAWS)
+        asked["slow arms"] = Asked(list(SLOW), BAR, SLOW_DRAWS)
+        asked["EVC"] = Asked([ADAPTER, CHOSEN, TRUNK], BAR, draws, OTHER_RDMS)
+    found = _all(data_root, asked, workers)
+    scored = found["quick arms"] | ({} if small else found["slow arms"])
+    rows = [] if small else _as_before(found["adapter alone"], counts)
     rows += [_beats(scored, TRUNK, other, n, draws) for n in counts if n in BAR for other in (ADAPTER, CHOSEN)]
     if not small:
-        rows += [_beats(confirming, TRUNK, other, n, draws, "EVC: ") for n in BAR for other in (ADAPTER, CHOSEN)]
-    rows += [_noted(scored, arm, n) for arm, n in scored if arm not in (SHUFFLED, ADAPTER)]
-    rows += [_at_chance(scored, n) for n in counts if n in BAR]
+        rows += [_beats(found["EVC"], TRUNK, other, n, draws, "EVC: ") for n in BAR for other in (ADAPTER, CHOSEN)]
+    pointed = (SHUFFLED,) if small else (SHUFFLED, ADAPTER)
+    rows += [_point(scored, arm, n, SLOW_DRAWS if arm in SLOW else draws) for arm, n in scored if arm not in pointed]
+    rows += [_at_chance(scored, n, draws) for n in counts if n in BAR]
     return result(PAPER, rows + ([] if small else [_crossing(scored, n, counts) for n in BAR]))
 
 
@@ -98,9 +109,8 @@ def figures(rows: Sequence[Row]) -> list[Figure]:
     """Top-1 of each arm over the number of labelled images, and where the adapter alone catches up with the trunk."""
     points: dict[str, dict[float, tuple[float, float, float]]] = {}
     for row in rows:
-        named, ends = _POINT.fullmatch(row["name"]), _ENDS.search(row["note"])
-        if named and ends and named["arm"] in (*ARMS, SHUFFLED):
-            points.setdefault(named["arm"], {})[float(named["n"])] = (row["ours"], float(ends[1]), float(ends[2]))
+        if "line" in row:
+            points.setdefault(row["line"], {})[row["at"]] = (row["ours"], row["low"], row["high"])
     if not points:
         return []
     colours = dict(zip(points, (QUIET, VERMILLION, BLUE), strict=False))
@@ -123,29 +133,24 @@ def figures(rows: Sequence[Row]) -> list[Figure]:
     ]
 
 
-def _all(data_root: Path, arms: Sequence[str], counts: Sequence[int], draws: int, rdms: str = RDMS) -> Scored:
-    """Every arm at every n, one process per draw."""
-    calls = [(data_root, list(arms), list(counts), draw, rdms) for draw in range(draws)]
-    ended = dict(stream(_draw, calls, jobs=CORES))
-    if broken := [error for error in ended.values() if isinstance(error, Exception)]:
-        raise broken[0]
-    means = np.mean([ended[k] for k in range(draws)], axis=0)
-    return {(arm, n): means[a, i] for a, arm in enumerate(arms) for i, n in enumerate(counts)}
+def _all(data_root: Path, asked: dict[str, Asked], workers: Workers) -> dict[str, Scored]:
+    """Every arm at every n of every group, each draw a part."""
+    parts = {
+        f"{group}, draw {draw}": (data_root, list(own.arms), list(own.counts), draw, own.rdms)
+        for group, own in asked.items() for draw in range(own.draws)
+    }  # fmt: skip
+    ended = dict(zip(parts, workers.each(_draw, parts), strict=True))
+    found = {}
+    for group, own in asked.items():
+        means = np.mean([ended[f"{group}, draw {draw}"] for draw in range(own.draws)], axis=0)
+        found[group] = {(arm, n): means[a, i] for a, arm in enumerate(own.arms) for i, n in enumerate(own.counts)}
+    return found
 
 
 def _draw(
     data_root: Path, arms: Sequence[str], counts: Sequence[int], draw: int, rdms: str
 ) -> Float[np.ndarray, "a i three n"]:
     """Scores of every arm, sample count and person, for one draw of voxels and images."""
-    # One thread: draws run beside one another, and small matrices gain nothing from more.
-    torch.set_num_threads(1)
-    with threadpool_limits(1):
-        return _measured(data_root, arms, counts, draw, rdms)
-
-
-def _measured(
-    data_root: Path, arms: Sequence[str], counts: Sequence[int], draw: int, rdms: str
-) -> Float[np.ndarray, "a i three n"]:
     source = SemiRealBrains(str(data_root / rdms), str(data_root / LABELS), seed=draw)
     people = list(source.load().subjects)
     found = np.zeros((len(arms), len(counts), 3, len(people)))
@@ -179,17 +184,20 @@ def _shuffled(brains: Brains, split: Split, draw: int) -> Brains:
     return replace(brains, subjects={**brains.subjects, subject: replace(brain, table=table)})
 
 
-def _as_the_sheet(scored: Scored, counts: Sequence[int]) -> list[Row]:
+def _as_before(scored: Scored, counts: Sequence[int]) -> list[Row]:
     rows = []
     for n in counts:
-        for k, (measure, published) in enumerate(zip(("top-1", "top-5"), SHEET[n], strict=True)):
+        for k, (measure, before) in enumerate(zip(("top-1", "top-5"), SHEET[n], strict=True)):
             ours = scored[ADAPTER, n][k]
             note = (
-                f"{SHEET_DRAWS} draws; {_ends(ours)}; tolerance: published from 3 draws, with a noise and a penalty "
-                "that were not written down. In this construction 3 draws have a standard error of .015 (top-1) and "
-                ".02 to .04 (top-5) when all people are tested on the same images, .01 and .015 on images of their own"
+                "people; tolerance: measured from 3 draws, with a noise and a penalty that were not written down. In "
+                "this construction 3 draws have a standard error of .015 (top-1) and .02 to .04 (top-5) when all "
+                "people are tested on the same images, .01 and .015 on images of their own"
             )
-            rows.append(close(f"{ADAPTER}, n {n}, {measure}", published, ours.mean(), TOLERANCE[measure], note))
+            name, found = f"{ADAPTER}, n {n}, {measure}", _ends(ours, SHEET_DRAWS)
+            if k == 0:
+                found |= Found(line=ADAPTER, at=float(n))
+            rows.append(close(name, before, ours.mean(), TOLERANCE[measure], note, kind="measured", **found))
     return rows
 
 
@@ -199,30 +207,37 @@ def _beats(scored: Scored, arm: str, other: str, n: int, draws: int, area: str =
     a, b = (counts @ scored[name, n][0] / counts.sum(axis=1) for name in (arm, other))
     compared = paired_difference(arm, other, a, b, metric="top-1", n=counts.shape[1])
     note = (
-        f"semi-real, {counts.shape[1]} people, {draws} draws each; {a[0]:.3f} against {b[0]:.3f}, chance {CHANCE:.3f}; "
-        f"{compared.sentence}"
+        f"semi-real, people, {draws} draws each; {a[0]:.3f} against {b[0]:.3f}, chance {CHANCE:.3f}; holds when the "
+        f"whole interval is above 0; {compared.sentence}"
     )
-    return Row(
-        name=f"{area}{arm} minus {other}, n {n}, top-1",
-        published=0.0,
-        ours=round(compared.difference.value, 4),
-        tolerance=0.0,
-        ok=bool(compared.difference.low > 0),
-        note=note,
+    return claim(
+        f"{area}{arm} minus {other}, n {n}, top-1",
+        0.0,
+        round(compared.difference.value, 4),
+        0.0,
+        note,
+        bool(compared.difference.low > 0),
+        kind="bar",
+        low=compared.difference.low,
+        high=compared.difference.high,
+        n=counts.shape[1],
+        seeds=list(range(draws)),
     )
 
 
-def _noted(scored: Scored, arm: str, n: int) -> Row:
-    """A point of the curve; holds when it is above chance."""
+def _point(scored: Scored, arm: str, n: int, draws: int) -> Row:
+    """A point of the curve."""
     top1, top5, back = scored[arm, n]
-    note = f"{_ends(top1)}; top-5 {top5.mean():.3f}, backward top-1 {back.mean():.3f}; published: chance"
-    return at_least(f"{arm}, n {n}, top-1", CHANCE, top1.mean(), 0.0, note)
+    note = f"people; top-5 {top5.mean():.3f}, backward top-1 {back.mean():.3f}, chance {CHANCE:.3f}"
+    found = _ends(top1, draws) | Found(line=arm, at=float(n))
+    return described(f"{arm}, n {n}, top-1", top1.mean(), note, **found)
 
 
-def _at_chance(scored: Scored, n: int) -> Row:
+def _at_chance(scored: Scored, n: int, draws: int) -> Row:
     top1 = scored[SHUFFLED, n][0]
-    note = f"{_ends(top1)}; the new person's labels are shuffled among its n images; the sheet saw .035 to .055"
-    return close(f"{SHUFFLED}, n {n}, top-1", CHANCE, top1.mean(), 0.02, note)
+    note = "people; the new person's labels are shuffled among its n images; before, .035 to .055 came out"
+    found = _ends(top1, draws) | Found(line=SHUFFLED, at=float(n))
+    return close(f"{SHUFFLED}, n {n}, top-1", CHANCE, top1.mean(), 0.02, note, kind="bar", **found)
 
 
 def _crossing(scored: Scored, n: int, counts: Sequence[int]) -> Row:
@@ -233,17 +248,11 @@ def _crossing(scored: Scored, n: int, counts: Sequence[int]) -> Row:
     needs = float(np.interp(goal, curve, counts)) if reached else float(counts[-1])
     said = f"{needs:.0f} images" if reached else f"more than {counts[-1]} images (it ends at {curve[-1]:.3f})"
     note = f"crossing: the trunk reaches {goal:.3f} with {n} images, the adapter alone needs {said}"
-    return Row(
-        name=f"images {CHOSEN} needs to match the trunk at n {n}",
-        published=float(n),
-        ours=round(needs, 1),
-        tolerance=0.0,
-        ok=needs > n,
-        note=note,
-    )
+    return described(f"images {CHOSEN} needs to match the trunk at n {n}", round(needs, 1), note)
 
 
-def _ends(values: Float[np.ndarray, " n"]) -> str:
+def _ends(values: Float[np.ndarray, " n"], draws: int) -> Found:
+    """The interval over people."""
     counts = resample(len(values), RESAMPLES)
     interval = percentile_interval(counts @ values / counts.sum(axis=1))
-    return f"95 % interval over {len(values)} people {interval.low:.3f} to {interval.high:.3f}"
+    return Found(low=interval.low, high=interval.high, n=len(values), seeds=list(range(draws)))

@@ -11,7 +11,8 @@ from pathlib import Path
 from types import ModuleType
 
 from tasks.experiment.folder import write_whole
-from tasks.reproduce.rows import Result
+from tasks.reproduce.rows import Result, seeds_of, verdict
+from tasks.reproduce.table import HEADER, cells
 
 LONG = 16
 """A table of more rows is folded: the count is read first, the rows when wanted."""
@@ -43,34 +44,37 @@ def write_section(path: Path, title: str, module: ModuleType, result: Result, sm
 
 
 def _lines(key: str, module: ModuleType, result: Result, small: bool) -> list[str]:
-    rows = result["rows"]
-    held = sum(row["ok"] for row in rows)
+    rows, seeds = result["rows"], seeds_of(result)
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     command = f"fusion reproduce {key}{' --small' if small else ''}"
-    verdict = "reproduced" if result["ok"] else "NOT reproduced"
     words = inspect.cleandoc(module.__doc__ or "").split("\n\n", 1)
     lines = [
-        f"`{command}`: {verdict}, {held} of {len(rows)} rows hold. {datetime.date.today()}, {_device()}, "
-        f"Python {platform.python_version()}, {packages}.",
+        f"`{command}`: {verdict(result)}{_descriptive(result)}. {datetime.date.today()}, {_device()}, "
+        f"Python {platform.python_version()}, {packages}. {_seeded(seeds)}.",
         "",
     ]
     if len(words) > 1:
         lines += [words[1], ""]
     if said := result.get("said"):
         lines += [*(f"- {sentence}" for sentence in said), ""]
-    table = ["| | published | ours | tolerance | holds | note |", "| --- | --- | --- | --- | --- | --- |"]
-    table += [
-        f"| {_cell(row['name'])} | {row['published']:.4g} | {row['ours']:.4g} | {row['tolerance']:.2g} "
-        f"| {'yes' if row['ok'] else '**no**'} | {_cell(row['note'])} |"
-        for row in rows
-    ]
+    table = [f"| | {' | '.join(HEADER[1:])} |", f"|{' --- |' * len(HEADER)}"]
+    table += [f"| {' | '.join(_cell(cell) for cell in cells(row))} |" for row in rows]
     if len(rows) > LONG:
         table = [f"<details><summary>{len(rows)} rows</summary>", "", *table, "", "</details>"]
     return lines + table
 
 
+def _descriptive(result: Result) -> str:
+    more = len(result["rows"]) - result["claims"]
+    return f", {more} more row{'s' if more > 1 else ''} describe{'' if more > 1 else 's'}" if more else ""
+
+
+def _seeded(seeds: list[int]) -> str:
+    return f"Seeds {', '.join(map(str, seeds))}" if seeds else "Nothing that is fitted is random"
+
+
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    return "**no**" if text == "NO" else text.replace("|", "\\|").replace("\n", " ")
 
 
 def _device() -> str:

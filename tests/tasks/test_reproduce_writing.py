@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from tasks.reproduce import icl_linear_regression
-from tasks.reproduce.rows import Result, at_least, at_most, close, result
+from tasks.reproduce.rows import Result, at_least, at_most, close, described, result, verdict
+from tasks.reproduce.table import cells
 from tasks.reproduce.writing import LONG, write_section
 
 
 def outcome(ours: float, rows: int = 1) -> Result:
-    return result("toy", [close(f"a | b {row}", 0.5, ours, 0.01, "said | so") for row in range(rows)])
+    return result("toy", [close(f"a | b {row}", 0.5, ours, 0.01, "said | so", kind="bar") for row in range(rows)])
 
 
 def written(path: Path, made: Result) -> str:
@@ -25,14 +26,14 @@ def test_a_section_is_added_once_and_replaced_afterwards(tmp_path: Path):
     assert second.count("## A toy") == 1
     assert second.startswith("# Reproduced\n\nBefore.\n")
     assert second.endswith("## Another paper\n\nAfter.\n")
-    assert "NOT reproduced, 0 of 1 rows" in first
-    assert "`fusion reproduce toy --small`: reproduced, 1 of 1 rows" in second
+    assert "not reproduced: 0 of 1 claims hold" in first
+    assert "`fusion reproduce toy --small`: reproduced: 1 of 1 claims hold." in second
 
 
 def test_a_missing_file_is_made_and_names_cannot_break_the_table(tmp_path: Path):
     page = written(tmp_path / "REPRODUCED.md", outcome(0.5))
     assert page.startswith("# Reproduced\n")
-    assert r"| a \| b 0 | 0.5 | 0.5 | 0.01 | yes | said \| so |" in page
+    assert r"| a \| b 0 | 0.5 | bar | 0.5 | - | 0.01 | yes | said \| so |" in page
 
 
 def test_a_long_table_is_folded(tmp_path: Path):
@@ -41,8 +42,27 @@ def test_a_long_table_is_folded(tmp_path: Path):
 
 
 def test_bounds_hold_on_their_side_and_never_for_nan():
-    assert at_most("x", 0.5, 0.4, 0.0, "")["ok"]
-    assert not at_most("x", 0.5, 0.6, 0.05, "")["ok"]
-    assert at_least("x", 0.5, 0.6, 0.0, "")["ok"]
-    assert not at_least("x", 0.5, 0.4, 0.05, "")["ok"]
-    assert not any(rule("x", 0.5, float("nan"), 0.1, "")["ok"] for rule in (close, at_least, at_most))
+    assert at_most("x", 0.5, 0.4, 0.0, "", kind="bar")["ok"]
+    assert not at_most("x", 0.5, 0.6, 0.05, "", kind="bar")["ok"]
+    assert at_least("x", 0.5, 0.6, 0.0, "", kind="bar")["ok"]
+    assert not at_least("x", 0.5, 0.4, 0.05, "", kind="bar")["ok"]
+    assert not any(rule("x", 0.5, float("nan"), 0.1, "", kind="bar")["ok"] for rule in (close, at_least, at_most))
+
+
+def test_what_describes_counts_neither_as_held_nor_as_failed():
+    point = described("a point", 0.7, "", low=0.6, high=0.8, n=1200, seeds=[1, 2])
+    held, failed = (at_least("claim", bar, 0.5, 0.0, "", kind="rival") for bar in (0.4, 0.6))
+    assert (point["ok"], point["against"], point["tolerance"], point["kind"]) == (None, None, None, "none")
+    assert verdict(result("p", [point, held])) == "reproduced: 1 of 1 claims hold"
+    assert verdict(result("p", [point, held, failed])) == "in part: 1 of 2 claims hold"
+    assert verdict(result("p", [point, failed])) == "not reproduced: 0 of 1 claims hold"
+    assert not result("p", [point])["ok"], "a paper without a claim is not reproduced"
+    assert cells(point) == ["a point", "-", "none", "0.7", "0.6 to 0.8", "-", "-", "n 1,200; 2 seeds"]
+
+
+def test_a_block_says_intervals_seeds_and_how_many_rows_describe(tmp_path: Path):
+    rows = [close("a", 0.5, 0.5, 0.01, "", kind="measured", seeds=[3, 1]), described("b", 0.6, "", low=0.55, high=0.65)]
+    page = written(tmp_path / "REPRODUCED.md", result("toy", rows))
+    assert "reproduced: 1 of 1 claims hold, 1 more row describes. " in page
+    assert "Seeds 1, 3." in page
+    assert "| b | - | none | 0.6 | 0.55 to 0.65 | - | - |  |" in page

@@ -11,16 +11,26 @@ from tasks.reproduce.sttm import ADAPTER, TRUNK, figures
 
 def rows() -> list:
     """Two arms at two numbers of images, and rows of other kinds."""
-    said = "24 draws; 95 % interval over 15 people {:.3f} to {:.3f}; and so on"
     points = {(ADAPTER, 5): 0.1, (ADAPTER, 10): 0.15, (TRUNK, 5): 0.17, (TRUNK, 10): 0.23}
     found = [
-        close(f"{arm}, n {n}, top-1", value, value, 0.01, said.format(value - 0.02, value + 0.02))
+        close(
+            f"{arm}, n {n}, top-1",
+            value,
+            value,
+            0.01,
+            "",
+            kind="measured",
+            low=value - 0.02,
+            high=value + 0.02,
+            line=arm,
+            at=float(n),
+        )
         for (arm, n), value in points.items()
     ]
     return [
         *found,
-        close(f"{ADAPTER}, n 5, top-5", 0.5, 0.7, 0.05, said.format(0.4, 0.5)),
-        at_least(f"{TRUNK} minus {ADAPTER}, n 5, top-1", 0.0, 0.07, 0.0, "semi-real, 15 people"),
+        close(f"{ADAPTER}, n 5, top-5", 0.5, 0.7, 0.05, "", kind="measured", low=0.4, high=0.5),
+        at_least(f"{TRUNK} minus {ADAPTER}, n 5, top-1", 0.0, 0.07, 0.0, "semi-real, 15 people", kind="bar"),
     ]
 
 
@@ -32,7 +42,8 @@ def test_the_curve_holds_every_arm_at_every_number():
 
 def test_the_page_says_what_holds_and_what_does_not(tmp_path: Path):
     page = reproduction_page("sttm", result("sttm", rows()), tmp_path / "page.html").read_text()
-    assert "5 of 6 rows hold" in page
+    assert "In part: 5 of 6 claims hold" in page
+    assert "0.15 to 0.19" in page, "an interval is shown where there is one"
     assert "What a trunk of other people is worth" in page
     assert "semi-real, 15 people" in page
 

@@ -128,7 +128,7 @@ def test_splits_that_leave_nobody_new_are_refused(brains: Brains):
 
 def test_semi_real_transfer_beats_the_ridge_adapter(shared_data: Path):
     outcome = sttm.run(shared_data / "fmri", small=True)
-    assert [row["name"] for row in outcome["rows"] if not row["ok"]] == []
+    assert [row["name"] for row in outcome["rows"] if row["ok"] is False] == []
     assert all(row["note"] for row in outcome["rows"])
 
 

@@ -75,5 +75,5 @@ def test_the_condition_query_is_held_against_heads_and_shared_space():
     assert rows["emoji: group, mAP, against shared"]["ok"]
     entangled = rows["emoji: entanglement, diagonal against the rest"]
     assert entangled["ours"] == pytest.approx(0.9)
-    assert entangled["published"] == pytest.approx(0.4)
+    assert entangled["against"] == pytest.approx(0.4)
     assert "style tells style 0.90, skin_tone 0.40" in entangled["note"]
