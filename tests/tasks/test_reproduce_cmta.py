@@ -13,7 +13,7 @@ from tasks.catalogue import reproduction, reproduction_page
 from tasks.experiment.signatures import ConfigError
 from tasks.reproduce import cmta
 from tasks.reproduce.cmta import LINEAR, SLIDES, Point
-from tasks.reproduce.cmta_runs import EXACT, PERFECT, PUBLISHED
+from tasks.reproduce.cmta_runs import APART, EXACT, PERFECT, PUBLISHED, TOGETHER, with_apart
 from tasks.reproduce.writing import write_section
 from tasks.survival.report_tables import CEILING
 
@@ -86,6 +86,16 @@ def test_without_information_an_arm_must_add_nothing_and_slides_must_be_at_chanc
     leaking = {row["name"].split(": ")[1]: row["ok"] for row in cmta.rows_of(point(0.0, exact=(1.0, 1.0)))}
     assert not leaking[EXACT]
     assert not leaking["ceiling"], "an arm above the ceiling knows what it should not"
+
+
+def test_halves_that_were_trained_apart_are_averaged_in_their_own_units():
+    table = predictions({SLIDES: (1.0, 0.0), LINEAR: (0.0, 50.0), "late fusion": (1.0, 0.2)}, seed=1)
+    found = cmta.point_of("semi-real, information 0.6", 0.6, {"blca": with_apart(table)}).means
+    assert set(found) == {SLIDES, LINEAR, TOGETHER, APART}
+    assert found[APART][0] > max(found[SLIDES][0], found[LINEAR][0], found[TOGETHER][0]) + 0.05
+    unseen = with_apart(table.assign(time=1.0, event=True))
+    kept = unseen["arm"] == APART
+    assert unseen.loc[kept, "risk"].tolist() == with_apart(table).loc[kept, "risk"].tolist(), "outcomes are not read"
 
 
 def test_every_row_is_labelled_semi_real_and_the_curve_is_drawn_from_them(known: Point, tmp_path: Path):

@@ -1,11 +1,18 @@
 """REPRODUCED.md: a table replaces its former self and touches nothing else."""
 
+import datetime
 from pathlib import Path
 
+import pytest
+
+from tasks.catalogue import PAPERS, listing
 from tasks.reproduce import icl_linear_regression
 from tasks.reproduce.rows import Result, at_least, at_most, close, described, result, verdict
+from tasks.reproduce.status import NOT_YET, states
 from tasks.reproduce.table import cells
 from tasks.reproduce.writing import LONG, write_section
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def outcome(ours: float, rows: int = 1) -> Result:
@@ -24,7 +31,8 @@ def test_a_section_is_added_once_and_replaced_afterwards(tmp_path: Path):
     path.write_text(first + "\n## Another paper\n\nAfter.\n")
     second = written(path, outcome(0.5))
     assert second.count("## A toy") == 1
-    assert second.startswith("# Reproduced\n\nBefore.\n")
+    assert second.startswith("# Reproduced\n\n<!-- status: written by the command -->\n")
+    assert "<!-- status: end -->\n\nBefore.\n" in second
     assert second.endswith("## Another paper\n\nAfter.\n")
     assert "not reproduced: 0 of 1 claims hold" in first
     assert "`fusion reproduce toy --small`: reproduced: 1 of 1 claims hold." in second
@@ -66,3 +74,26 @@ def test_a_block_says_intervals_seeds_and_how_many_rows_describe(tmp_path: Path)
     assert "reproduced: 1 of 1 claims hold, 1 more row describes. " in page
     assert "Seeds 1, 3." in page
     assert "| b | - | none | 0.6 | 0.55 to 0.65 | - | - |  |" in page
+
+
+def test_the_status_table_has_every_paper_and_is_what_the_list_reads(tmp_path: Path):
+    path, order = tmp_path / "REPRODUCED.md", ["first", "toy", "last"]
+    for ours, state in ((0.6, "not reproduced: 0 of 1 claims hold"), (0.5, "reproduced: 1 of 1 claims hold")):
+        write_section(path, "A toy", icl_linear_regression, outcome(ours), False, "simulated", order)
+        today = datetime.date.today()
+        assert f"| toy | {state} | simulated | {today} | none needed |" in path.read_text()
+        assert states([tmp_path / "nowhere.md", path]) == {
+            "first": NOT_YET,
+            "toy": f"{state} ({today})",
+            "last": NOT_YET,
+        }
+    assert path.read_text().count("| toy |") == 1
+    assert states([tmp_path / "nowhere.md"]) == {}
+
+
+def test_the_list_shows_the_states_of_this_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    shown = {row["key"]: row["state"] for row in listing("papers")}
+    assert shown == {key: NOT_YET for key in PAPERS} | states([ROOT / "REPRODUCED.md"])
+    write_section(Path("REPRODUCED.md"), "Theirs", icl_linear_regression, outcome(0.5), False, "x", list(PAPERS))
+    assert {row["state"] for row in listing("papers")} == {NOT_YET}, "your own file is read first"
