@@ -23,11 +23,13 @@ from tasks.fmri.baselines import Ridge
 from tasks.fmri.controls import lag_sweep, leakage
 from tasks.fmri.experiment import FmriExperiment, experiment_of
 from tasks.fmri.feature_units import BRAIN_SCORE, ENCODING, MODEL_RSA, compared, encoded, scored
-from tasks.fmri.permutation import ridge_null
+from tasks.fmri.permutation import refitted_null, ridge_null
 from tasks.fmri.rsa import between_people, geometries, noise_ceiling
 from tasks.fmri.unit import experiment_in_process
 
 EVOKED, LAG_SWEEP, LEAKAGE, REFITTED, GEOMETRY = "evoked", "lag-sweep", "leakage", "refitted", "geometry"
+TOGETHER = 10
+"""Draws of a null in one unit, where a draw is a fit."""
 MOST_FOLDS = 12
 """Random folds of the leakage comparison; fewer where a class has fewer samples."""
 
@@ -48,18 +50,23 @@ def units(experiment: FmriExperiment, config: dict[str, Any], run: Path) -> list
     whole_runs = any(len(brain.runs) > 1 for brain in brains.subjects.values())
     conditions, featured = len(brains.candidates) >= FEWEST_CONDITIONS, bool(experiment.features)
     arm = experiment.control_arm
-    ridge = isinstance(experiment.decoders[arm], Ridge) and arm not in experiment.left_out()
+    ridge, fitted = isinstance(experiment.decoders[arm], Ridge), arm not in experiment.left_out()
+    permuted = fitted and experiment.repeats == "keep"
     wanted = {
         EVOKED: (evoked_response, asked.evoked and recorded),
         LAG_SWEEP: (swept, asked.lags is not None),
         LEAKAGE: (leaked, asked.leakage and whole_runs and not experiment.split.may_cut_runs),
-        REFITTED: (refitted, asked.permutations > 0 and ridge and experiment.repeats == "keep"),
+        REFITTED: (refitted, asked.permutations > 0 and ridge and permuted),
         GEOMETRY: (geometry, asked.geometry and conditions),
         ENCODING: (encoded, featured and asked.encoding),
         MODEL_RSA: (compared, featured and asked.geometry and conditions),
         BRAIN_SCORE: (scored, featured and asked.brain_score),
     }
-    return [Unit(run / CONTROLS / name, of, {"config": config}) for name, (of, run_it) in wanted.items() if run_it]
+    found = [Unit(run / CONTROLS / name, of, {"config": config}) for name, (of, run_it) in wanted.items() if run_it]
+    for first in range(0, asked.refits if permuted and not ridge else 0, TOGETHER):
+        chunk = {"first": first, "last": min(first + TOGETHER, asked.refits)}
+        found.append(Unit(run / CONTROLS / f"{REFITTED}-{first}", refitted_part, {"config": config, **chunk}))
+    return found
 
 
 def evoked_response(folder: Path, config: dict[str, Any]) -> None:
@@ -111,6 +118,15 @@ def refitted(folder: Path, config: dict[str, Any]) -> None:
     brains = experiment.brains.load()
     null = ridge_null(brains, experiment.split.splits(brains), ridge.alpha, experiment.controls.permutations)
     _write(folder, pd.DataFrame({"arm": experiment.control_arm, "observed": null.observed, "drawn": null.drawn}))
+
+
+def refitted_part(folder: Path, config: dict[str, Any], first: int, last: int) -> None:
+    """The same for a decoder without a closed form: some draws of its null, the same whatever part they come in."""
+    experiment = experiment_in_process(json.dumps(config))
+    arm, brains, draws = experiment.control_arm, experiment.brains.load(), experiment.controls.permutations
+    decoder, splits = copy.deepcopy(experiment.decoders[arm]), experiment.split.splits(brains)
+    null = refitted_null(decoder, brains, splits, draws, draws=slice(first, last))
+    _write(folder, pd.DataFrame({"arm": arm, "observed": null.observed, "drawn": null.drawn}))
 
 
 def geometry(folder: Path, config: dict[str, Any]) -> None:

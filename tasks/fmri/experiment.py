@@ -20,6 +20,8 @@ class Controls:
 
     Attributes:
         permutations: shuffles of the labels within runs, for the 95th percentile that chance reaches
+        refits: of these shuffles, those after which the control arm is fitted anew, ten to a unit; for another arm than
+            ridge, whose null needs no fit
         lags: seconds of delay to decode at, for the lag sweep; null = no sweep
         leakage: decode with random folds that cut runs as well, to show what the leak is worth
         arm: the baseline that sweep and leakage comparison use; null = the first one
@@ -32,6 +34,7 @@ class Controls:
     """
 
     permutations: int = 1000
+    refits: int = 0
     lags: list[float] | None = None
     leakage: bool = True
     arm: str | None = None
@@ -44,6 +47,8 @@ class Controls:
     def __post_init__(self) -> None:
         if self.permutations < 0:
             raise ValueError(f"controls.permutations: expected at least 0, found {self.permutations}")
+        if not 0 <= self.refits <= self.permutations:
+            raise ValueError(f"controls.refits: expected 0 to permutations ({self.permutations}), found {self.refits}")
         if self.lags is not None and len(self.lags) < 2:
             raise ValueError(f"controls.lags: expected at least 2 lags to sweep, found {len(self.lags)}")
 

@@ -23,6 +23,8 @@ from tasks.fmri.decoder import Decoder, Scores, held_out
 from tasks.fmri.metrics import judge, places
 from tasks.fmri.ridge import hat_matrix
 
+ALL = slice(None)
+
 
 @dataclass(frozen=True)
 class Null:
@@ -108,10 +110,24 @@ def ridge_null(
 
 
 def refitted_null(
-    decoder: Decoder, brains: Brains, splits: Sequence[Split], permutations: int = 100, seed: int = 0
+    decoder: Decoder,
+    brains: Brains,
+    splits: Sequence[Split],
+    permutations: int = 100,
+    seed: int = 0,
+    draws: slice = ALL,
 ) -> Null:
-    """The null of any decoder, by fitting it once per permutation and fold: exact, and as slow as it sounds."""
-    order = permuted_within_runs(brains.table, permutations, seed)
+    """The null of any decoder, by fitting it once per permutation and fold: exact, and as slow as it sounds.
+
+    Args:
+        decoder: fitted anew on every labelling
+        brains: with the true labels
+        splits: folds
+        permutations: of the whole null
+        seed: of the permutations
+        draws: those of them that are wanted; a null that is drawn in parts is the null
+    """
+    order = permuted_within_runs(brains.table, permutations, seed)[draws]
     accuracy = []
     for labels in [None, *order]:
         shuffled = brains if labels is None else _relabelled(brains, labels)

@@ -213,7 +213,8 @@ def _timing(results: Results) -> Iterator[Part]:
 
 
 def _ceilings(results: Results) -> Iterator[Part]:
-    if (table := results.controls.get(REFITTED)) is not None:
+    if parts := [table for name, table in results.controls.items() if name.startswith(REFITTED)]:
+        table = pd.concat(parts)
         drawn = table["drawn"].to_numpy(dtype=float)
         yield Prose(
             [

@@ -25,6 +25,15 @@ def test_closed_form_is_fitting_again(signal: float, subjects: int):
     np.testing.assert_allclose(closed.drawn, again.drawn, atol=1e-12)
 
 
+def test_a_null_drawn_in_parts_is_the_null():
+    brains = blocks(signal=0.2)
+    splits = LeaveRunsOut().splits(brains)
+    whole = refitted_null(Correlation(), brains, splits, permutations=7)
+    parts = [refitted_null(Correlation(), brains, splits, 7, draws=slice(a, b)) for a, b in ((0, 3), (3, 4), (4, 7))]
+    np.testing.assert_array_equal(np.concatenate([part.drawn for part in parts]), whole.drawn)
+    assert {part.observed for part in parts} == {whole.observed}
+
+
 def test_labels_move_only_inside_their_run():
     brains = blocks(subjects=2)
     table = brains.table

@@ -255,6 +255,16 @@ def test_the_sidecar_tells_the_accuracy_of_one_decoder_from_that_of_their_mean(
     assert differ, "or the test says nothing"
 
 
+def test_draws_of_a_null_that_must_be_fitted_are_units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    controls = {"permutations": 50, "refits": 13, "arm": "position", "leakage": False, "geometry": False}
+    config = written(tmp_path, toy_config(tmp_path / "runs", controls=controls))
+    assert fmri(monkeypatch, "train", "-c", config, "--jobs", "2", "--quiet") == 0
+    run = tmp_path / "runs" / "fmri" / "toy"
+    parts = {path.name: len(pd.read_csv(path / f"{path.name}.csv")) for path in sorted((run / "controls").iterdir())}
+    assert parts == {"refitted-0": 10, "refitted-10": 3}
+    assert "position fitted anew on each of 13 label shuffles" in (run / "report.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -265,6 +275,7 @@ def test_the_sidecar_tells_the_accuracy_of_one_decoder_from_that_of_their_mean(
             "model: no class 'Ridg' in tasks.fmri.baselines",
         ),
         (["train", "-c", "CONFIG", "controls.permutations=-1"], "controls.permutations: expected at least 0, found -1"),
+        (["train", "-c", "CONFIG", "controls.refits=60"], "controls.refits: expected 0 to permutations (50), found 60"),
         (["train", "-c", "CONFIG", "controls.arm=ridgee"], "controls.arm: no baseline 'ridgee'; there are chance"),
         (["train", "-c", "CONFIG", "controls.lags=[0.0,5.0]"], "controls.lags: ToyBrains has no lag to sweep"),
         (["train", "-c", "CONFIG", "controls.networks={dino: gone}"], "controls.networks.dino: gone is no folder"),
