@@ -179,7 +179,8 @@ def reproduce(
     quiet: Quiet = False,
 ) -> int:
     """Ours beside what was published, recalled or measured before: a row each, with the tolerance and why."""
-    speak_up(quiet)
+    if quiet:  # else parts and units say when they end; their epochs are in their own logs
+        speak_up(quiet)
     from tasks.catalogue import PAPERS, reproduction, reproduction_page
 
     result = reproduction(paper, features, jobs or os.cpu_count() or 1, engine)(small)
