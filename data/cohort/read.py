@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
-import zlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,17 +14,12 @@ import numpy as np
 import pandas as pd
 
 from data.errors import DataError
+from data.zips import ZIP_FAULTS
 
 _PARQUET = (".parquet", ".pq")
 UNREADABLE = (
-    OSError,
-    EOFError,
-    UnicodeError,
+    *ZIP_FAULTS,
     OverflowError,
-    NotImplementedError,  # a zip of another compression
-    RuntimeError,  # an encrypted zip
-    zlib.error,
-    zipfile.BadZipFile,
     csv.Error,
     pd.errors.ParserError,
     pd.errors.EmptyDataError,

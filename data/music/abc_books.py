@@ -9,6 +9,7 @@ from pathlib import Path
 
 from data.errors import DataError
 from data.music.abc import Tune, tunes
+from data.zips import ZIP_FAULTS
 
 
 def music21_songs() -> Path:
@@ -41,7 +42,9 @@ def read_books(place: Path) -> Iterator[tuple[str, dict[int, Tune]]]:
             for name in sorted(packed.namelist()):
                 if name.endswith(".abc"):
                     yield Path(name).name, tunes(packed.read(name).decode("latin-1"))
-    except (OSError, zipfile.BadZipFile) as problem:
+    except DataError as fault:
+        raise DataError(f"{place}: {fault}") from None
+    except ZIP_FAULTS as problem:
         raise DataError(f"{place}: not readable as a zip of ABC files ({problem}); replace it") from None
 
 

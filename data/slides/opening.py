@@ -9,12 +9,12 @@ from xml.etree import ElementTree
 import numpy as np
 import openslide
 import tifffile
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from data.errors import DataError
-from data.slides.levels import WHITE, Pixels, Resolution, Slide, pyramid
+from data.slides.levels import WHITE, Level, Pixels, Resolution, Slide, pyramid
 from data.slides.resolution import resolution_of
-from data.slides.tiled import TiledTiff, tiled_pages
+from data.slides.tiled import TiledTiff, refuse_invented, tiled_pages
 
 # A plain image is held whole: 400 megapixels are 1.2 GB.
 PLAIN_LIMIT = 400_000_000
@@ -49,6 +49,7 @@ def open_slide(path: Path, mpp: float | None = None, source_mpp: float | None = 
         raise DataError(f"slide {path.name}: cannot be read ({error})") from error
     if empty:
         raise DataError(f"slide {path.name}: the file is empty (0 bytes). Copy or download it again")
+    refuse_invented(path)
     try:
         vendor = openslide.OpenSlide.detect_format(str(path))
         native = openslide.OpenSlide(str(path)) if vendor else None
@@ -65,7 +66,7 @@ def open_slide(path: Path, mpp: float | None = None, source_mpp: float | None = 
     if native is not None:
         properties = dict(native.properties)
         native.set_cache(openslide.OpenSlideCache(96 << 20))
-        levels = pyramid(list(native.level_dimensions))
+        levels = _levels(path, list(native.level_dimensions))
         return NativeSlide(path, levels, resolution_of(properties, mpp, source_mpp), properties, native=native)
     return _open_plain(path, mpp, source_mpp)
 
@@ -127,6 +128,22 @@ class PlainImage(Slide):
         pass
 
 
+def _levels(path: Path, sizes: list[tuple[int, int]]) -> tuple[Level, ...]:
+    """The levels of these `(width, height)`.
+
+    Raises:
+        DataError: one is empty, or larger than the first
+    """
+    for width, height in sizes:
+        if not (0 < width <= sizes[0][0] and 0 < height <= sizes[0][1]):
+            first = "{} x {}".format(*sizes[0])
+            raise DataError(
+                f"slide {path.name}: a level of {width} x {height} pixels beside a first one of {first}; damaged? "
+                "Copy it again"
+            )
+    return pyramid(sizes)
+
+
 def _open_pages(
     path: Path, native: openslide.OpenSlide | None, mpp: float | None, source_mpp: float | None
 ) -> TiledTiff | None:
@@ -136,28 +153,30 @@ def _open_pages(
     tiff, pages = opened
     properties = dict(native.properties) if native is not None else {}
     properties |= _ome_resolution(tiff) if "openslide.mpp-x" not in properties else {}
-    levels = pyramid([(page.imagewidth, page.imagelength) for page in pages])
+    levels = _levels(path, [(page.imagewidth, page.imagelength) for page in pages])
     return TiledTiff(path, levels, resolution_of(properties, mpp, source_mpp), properties, tiff=tiff, pages=pages)
 
 
 def _ome_resolution(tiff: tifffile.TiffFile) -> dict[str, str]:
-    """Physical pixel size of an OME-TIFF in micrometres, or the TIFF resolution tags."""
-    if tiff.ome_metadata:
-        for node in ElementTree.fromstring(tiff.ome_metadata).iter():
-            if (
-                node.tag.endswith("}Pixels")
-                and node.get("PhysicalSizeXUnit", "µm") == "µm"
-                and node.get("PhysicalSizeX")
-            ):
-                x, y = node.get("PhysicalSizeX", ""), node.get("PhysicalSizeY", "")
-                return {"openslide.mpp-x": x, "openslide.mpp-y": y or x}
+    """Physical pixel size of an OME-TIFF in micrometres, or the TIFF resolution tags; of damaged ones nothing."""
+    try:
+        described = list(ElementTree.fromstring(tiff.ome_metadata).iter()) if tiff.ome_metadata else []
+    except ElementTree.ParseError:
+        described = []
+    for node in described:
+        if node.tag.endswith("}Pixels") and node.get("PhysicalSizeXUnit", "µm") == "µm" and node.get("PhysicalSizeX"):
+            x, y = node.get("PhysicalSizeX", ""), node.get("PhysicalSizeY", "")
+            return {"openslide.mpp-x": x, "openslide.mpp-y": y or x}
     tags = tiff.pages.first.tags
-    unit = MICROMETRES.get(int(tags["ResolutionUnit"].value)) if "ResolutionUnit" in tags else None
+    said = tags["ResolutionUnit"].value if "ResolutionUnit" in tags else None
+    unit = MICROMETRES.get(int(said)) if isinstance(said, int) else None
     sizes = [tags[name].value for name in ("XResolution", "YResolution") if name in tags]
-    if unit is None or len(sizes) < 2 or any(over == 0 for over, _ in sizes):
+    fractions = [size for size in sizes if isinstance(size, tuple) and len(size) == 2 and all(size)]
+    if unit is None or len(fractions) < 2:
         return {}
     return {
-        f"openslide.mpp-{axis}": f"{unit * under / over:.6g}" for axis, (over, under) in zip("xy", sizes, strict=True)
+        f"openslide.mpp-{axis}": f"{unit * under / over:.6g}"
+        for axis, (over, under) in zip("xy", fractions, strict=True)
     }
 
 
@@ -177,9 +196,9 @@ def _open_plain(path: Path, mpp: float | None, source_mpp: float | None) -> Plai
                 if image.mode not in EIGHT_BIT:
                     raise DataError(f"slide {path.name}: expected 8-bit RGB pixels, found {image.mode}; convert it")
                 pixels = np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, tifffile.TiffFileError, OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
+    except DataError:
+        raise
+    except Exception as error:  # every reader and codec has its own exception types, none shared
         raise DataError(f"slide {path.name}: no reader knows this file ({error})") from error
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[..., None], 3, axis=2)
@@ -188,7 +207,7 @@ def _open_plain(path: Path, mpp: float | None, source_mpp: float | None) -> Plai
             f"slide {path.name}: expected 8-bit RGB pixels, found {pixels.dtype} of shape {pixels.shape}; convert it"
         )
     rgb = np.ascontiguousarray(pixels[..., :3])
-    levels = pyramid([(rgb.shape[1], rgb.shape[0])])
+    levels = _levels(path, [(rgb.shape[1], rgb.shape[0])])
     resolution: Resolution = resolution_of(properties, mpp, source_mpp)
     return PlainImage(path, levels, resolution, properties, pixels=rgb)
 

@@ -7,6 +7,7 @@ directly, bit for bit the same pixels in a quarter of the time (`fusion bench sl
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -25,6 +26,36 @@ CACHE_BYTES = 96 << 20
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
+LARGEST_TILE = 8192 * 8192
+
+
+def refuse_invented(path: Path) -> None:
+    """Refuse a TIFF whose directories ask for tiles that are not there: over those, OpenSlide ends the whole process.
+
+    Raises:
+        DataError: fewer places or sizes of tiles than the level has, or tiles larger than the level and than any writer
+            makes them
+    """
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            tiled = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage) and page.is_tiled]
+            asked = [(page, page.tilewidth * page.tilelength, math.prod(page.chunked)) for page in tiled]
+            counts = [[page.tags[name].count for name in ("TileOffsets", "TileByteCounts")] for page in tiled]
+    except Exception:  # no TIFF, or one that OpenSlide refuses by itself
+        return
+    for (page, area, tiles), (places, sizes) in zip(asked, counts, strict=True):
+        size = f"a level of {page.imagewidth} x {page.imagelength} pixels"
+        if min(places, sizes) < tiles:
+            raise DataError(
+                f"slide {path.name}: {size} needs {tiles} tiles and has {places} places and {sizes} sizes of them; "
+                "damaged? Copy it again"
+            )
+        if area > max(LARGEST_TILE, page.imagewidth * page.imagelength):
+            raise DataError(
+                f"slide {path.name}: {size} in tiles of {page.tilewidth} x {page.tilelength}; damaged? Copy it again"
+            )
+
+
 def tiled_pages(
     path: Path, sizes: list[tuple[int, int]] | None
 ) -> tuple[tifffile.TiffFile, list[tifffile.TiffPage]] | None:
@@ -39,24 +70,32 @@ def tiled_pages(
     """
     try:
         tiff = tifffile.TiffFile(path)
-    except (tifffile.TiffFileError, OSError, ValueError):
+    except Exception:  # of a damaged file it raises whatever its arithmetic meets
         return None
-    if sizes is None:
-        series = tiff.series[0] if tiff.series else None
-        pages = [level.keyframe for level in series.levels] if series is not None else []
-        usable = [page for page in pages if page is not None and _decodable(page)]
-        usable = usable if len(usable) == len(pages) else []
-    else:
-        full = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage) and _decodable(page)]
-        by_size = {(page.imagewidth, page.imagelength): page for page in reversed(full)}
-        usable = [by_size[size] for size in sizes if size in by_size]
-        usable = usable if len(usable) == len(sizes) else []
-    cut = _directories_missing(tiff) or any(_ends(page) > tiff.filehandle.size for page in usable)
+    try:
+        usable = _pages(tiff, sizes)
+        cut = _directories_missing(tiff) or any(_ends(page) > tiff.filehandle.size for page in usable)
+    except Exception:
+        tiff.close()
+        return None
     if cut or not usable:
         tiff.close()
     if cut:
         raise DataError(f"slide {path.name}: truncated, its pages reach beyond the end of the file. Copy it again")
     return (tiff, usable) if usable else None
+
+
+def _pages(tiff: tifffile.TiffFile, sizes: list[tuple[int, int]] | None) -> list[tifffile.TiffPage]:
+    """The page of each level, or none at all where one is missing or cannot be decoded here."""
+    if sizes is None:
+        series = tiff.series[0] if tiff.series else None
+        pages = [level.keyframe for level in series.levels] if series is not None else []
+        usable = [page for page in pages if page is not None and _decodable(page)]
+        return usable if len(usable) == len(pages) else []
+    full = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage) and _decodable(page)]
+    by_size = {(page.imagewidth, page.imagelength): page for page in reversed(full)}
+    usable = [by_size[size] for size in sizes if size in by_size]
+    return usable if len(usable) == len(sizes) else []
 
 
 def _directories_missing(tiff: tifffile.TiffFile) -> bool:
@@ -80,6 +119,7 @@ def _decodable(page: tifffile.TiffPage) -> bool:
         and page.planarconfig == 1
         and page.imagedepth == 1
         and page.photometric in (2, 6)
+        and len(page.dataoffsets) == len(page.databytecounts) >= math.prod(page.chunked)
     )
 
 

@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Sequence
 from typing import Any
 
+import tifffile
 from hypothesis import strategies as st
 
 _WORDS = (
@@ -131,6 +132,41 @@ def table_files(
     elif ending.endswith(".zip"):
         content = zipped({draw(st.sampled_from(["a.csv", "../../up.csv", "/root.csv", "", "d/"])): content})
     return ending, draw(damaged([content])) if draw(st.integers(0, 3)) == 0 else content
+
+
+TAG_PARTS = {"kind": 2, "count": 4}
+
+
+def with_tag(content: bytes, page: int, tag: str, part: str, value: bytes) -> bytes:
+    """A TIFF with other bytes in one entry of a directory.
+
+    Args:
+        content: the whole file
+        page: number of the directory
+        tag: its name
+        part: kind (2 bytes), count (4 bytes) or value (where the values stand)
+        value: what is written there
+    """
+    with tifffile.TiffFile(io.BytesIO(content)) as tiff:
+        entry = tiff.pages[page].tags[tag]
+    at = entry.valueoffset if part == "value" else entry.offset + TAG_PARTS[part]
+    return content[:at] + value + content[at + len(value) :]
+
+
+@st.composite
+def odd_tags(draw: st.DrawFn, content: bytes) -> bytes:
+    """A good TIFF in whose directories up to two entries say something else."""
+    with tifffile.TiffFile(io.BytesIO(content)) as tiff:
+        names = [(number, tag.name) for number, page in enumerate(tiff.pages) for tag in page.tags]
+    for _ in range(draw(st.integers(1, 2))):
+        where, part = draw(st.sampled_from(names)), draw(st.sampled_from(["kind", "count", "value", "value"]))
+        small = st.integers(0, 5).map(lambda n: struct.pack("<i", n))
+        value = draw(small | st.sampled_from(_PATTERNS).filter(lambda made: len(made) in (2, 4)))
+        try:
+            content = with_tag(content, *where, part, value[:2] if part == "kind" else value)
+        except Exception:  # the first change may have left nothing to change
+            break
+    return content
 
 
 def zipped(members: dict[str, bytes]) -> bytes:

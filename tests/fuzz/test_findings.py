@@ -12,6 +12,7 @@ import h5py
 import nibabel
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -25,11 +26,14 @@ from data.cohort.tables import TableCohort
 from data.errors import DataError
 from data.genes.groups import read_groups
 from data.music.abc import tunes
+from data.music.essen import EssenSongs
 from data.pairs.arrays import Vectors
 from data.pairs.pictures import check_pictures, read_picture
 from data.slides.catalogue import find_slides
 from data.slides.feature_files import read_features
+from data.slides.generated import write_slide
 from data.slides.journal import Journal, Record
+from data.slides.opening import open_slide
 from data.slides.resolution import read_mpp_table
 from data.text.tokenizer import Tokenizer
 from tasks.experiment.config import overlay
@@ -37,7 +41,7 @@ from tasks.experiment.saved import Damaged, read_saved
 from tasks.experiment.units import Unit
 from tasks.retrieval import index_folder
 from tasks.retrieval.index import Index, Settings
-from tests.fuzz.damage import zipped
+from tests.fuzz.damage import with_tag, zipped
 
 
 def file(name: str, content: bytes, read: Callable[[Path], object]) -> Callable[[Path], object]:
@@ -66,6 +70,25 @@ def bold(folder: Path, field: str, value: int) -> Path:
     return folder / "b.nii"
 
 
+def slide(folder: Path, page: int, tag: str, part: str, value: bytes, tiled: bool = True) -> Path:
+    """A small slide with other bytes in one entry of a directory."""
+    path = folder / "s.tif"
+    if tiled:
+        write_slide(path, np.zeros((80, 96, 3), np.uint8), (1.0, 2.0), 0.5, "tiff", 16)
+    else:
+        tifffile.imwrite(path, np.zeros((80, 96, 3), np.uint8), photometric="rgb", compression="deflate")
+    path.write_bytes(with_tag(path.read_bytes(), page, tag, part, value))
+    return path
+
+
+def songs(at: int, value: bytes) -> Callable[[Path], object]:
+    """A reader of a zip of ABC files with other bytes in its list of members."""
+    content = bytearray(zipped({"han1.abc": b"X:1\nK:C\nCDEF|\n"}))
+    begins = content.index(b"PK\x01\x02")
+    content[begins + at : begins + at + len(value)] = value
+    return file("e.zip", bytes(content), lambda path: EssenSongs(notes=str(path)).load())
+
+
 def vectors(path: Path) -> object:
     return Vectors(str(path)).read()
 
@@ -80,6 +103,33 @@ def openfmri(folder: Path) -> object:
 
 
 FINDINGS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "songs in a zip of an unknown packing": (songs(10, b"\x63\x00"), "not readable as a zip of ABC files"),
+    "songs in a zip of an unknown version": (songs(6, b"\x94\x00"), "not readable as a zip of ABC files"),
+    "songs in a zip whose member is locked": (songs(8, b"\x01\x00"), "not readable as a zip of ABC files"),
+    "a picture of no width": (
+        lambda folder: open_slide(slide(folder, 0, "ImageWidth", "value", bytes(4), tiled=False)),
+        "slide s.tif: expected 8-bit RGB pixels, found uint8 of shape",
+    ),
+    "strips that do not unpack": (
+        lambda folder: open_slide(slide(folder, 0, "StripOffsets", "value", b"\x10\x00\x00\x00", tiled=False)),
+        "slide s.tif: no reader knows this file",
+    ),
+    "a slide whose width is no number": (
+        lambda folder: open_slide(slide(folder, 0, "ImageWidth", "count", bytes(4))),
+        "slide s.tif: ",
+    ),
+    "more places of tiles than sizes of them": (
+        lambda folder: open_slide(slide(folder, 0, "TileByteCounts", "count", b"\x02\x00\x00\x00")),
+        "slide s.tif: a level of 96 x 80 pixels needs 30 tiles and has 30 places and 2 sizes of them; damaged",
+    ),
+    "a slide taller than its tiles, over which OpenSlide ends the process": (
+        lambda folder: open_slide(slide(folder, 0, "ImageLength", "value", b"\xff\x7f\x00\x00")),
+        "slide s.tif: a level of 96 x 32767 pixels needs 12288 tiles and has 30 places and 30 sizes of them; damaged",
+    ),
+    "tiles of 100 GB, over which OpenSlide ends the process": (
+        lambda folder: open_slide(slide(folder, 0, "TileLength", "value", b"\xff\xff\xff\x7f")),
+        "slide s.tif: a level of 96 x 80 pixels needs 6 tiles|in tiles of 16 x 2147483647; damaged",
+    ),
     "an array header that is no Python": (
         file("v.npy", b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f8'{".ljust(128) + b"\n", vectors),
         "cannot be read as arrays",
@@ -221,6 +271,15 @@ def test_a_flipped_bit_does_not_pass_for_a_weight(tmp_path: Path):
     assert torch.load(path, weights_only=True)["w"].any(), "torch itself does not see it"
     with pytest.raises(Damaged, match="differs from its check sum"):
         read_saved(path)
+
+
+@pytest.mark.parametrize(("part", "value"), [("count", bytes(4)), ("kind", b"\x02\x00")])
+@pytest.mark.parametrize("tag", ["ResolutionUnit", "XResolution"])
+def test_a_resolution_that_is_no_number_is_no_resolution(tag: str, part: str, value: bytes, tmp_path: Path):
+    with open_slide(slide(tmp_path, 0, tag, part, value), direct=False) as native:
+        pixels = native.read(0, 0, 0, 96, 80)
+    with open_slide(tmp_path / "s.tif", source_mpp=0.5) as found:
+        assert np.array_equal(found.read(0, 0, 0, 96, 80), pixels)
 
 
 def nothing(folder: Path) -> None:
