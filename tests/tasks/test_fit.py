@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,40 @@ def test_a_fit_in_two_sittings_is_bitwise_the_fit_in_one(tmp_path: Path):
     resumed = fitted(tmp_path / "two", 4)
     assert torch.equal(whole.layer.weight, resumed.layer.weight)
     assert not torch.equal(whole.layer.weight, fitted(tmp_path / "other", 4, seed=2).layer.weight)
+
+
+class Unrepeatable(Wobbly):
+    """Writes with an operation whose order of writes, and so its result, torch does not promise."""
+
+    def training_step(self, batch: Any, _: int) -> torch.Tensor:
+        self.seen = torch.are_deterministic_algorithms_enabled()
+        torch.zeros(4).put_(torch.tensor([1, 1]), torch.tensor([2.0, 3.0]))
+        return super().training_step(batch, _)
+
+
+@pytest.fixture
+def torch_as_it_was() -> Iterator[None]:
+    before = torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.use_deterministic_algorithms(before)
+
+
+@pytest.mark.usefixtures("torch_as_it_was")
+def test_deterministic_reaches_torch_which_refuses_what_is_not_repeatable(tmp_path: Path):
+    cases = DataLoader(TensorDataset(torch.ones(4, 4)), 2)
+    module = Unrepeatable()
+    with pytest.raises(RuntimeError, match="put_ does not have a deterministic implementation"):
+        fit(module, cases, tmp_path / "on", TrainerOptions(progress=False, accelerator="cpu"), 1, max_epochs=1)
+    assert module.seen, "on unless it is switched off"
+    off = TrainerOptions(progress=False, accelerator="cpu", deterministic=False)
+    fit(module, cases, tmp_path / "off", off, 1, max_epochs=1)
+    assert not module.seen
+
+
+def test_the_same_seed_is_the_same_fit(tmp_path: Path):
+    one, two = (fitted(tmp_path / name, 3) for name in ("one", "two"))
+    assert torch.equal(one.layer.weight, two.layer.weight)
+    assert torch.equal(one.layer.bias, two.layer.bias)
 
 
 class FullDisk(io.FileIO):

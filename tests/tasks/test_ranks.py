@@ -67,14 +67,16 @@ def steps(folder: Path, function: Any, experiment: type, config: dict[str, Any],
     return outcome.folder, torch.load(folder / "steps.pt")
 
 
-def assert_alike(one: Any, two: Any) -> None:
+def assert_alike(one: Any, two: Any, relative: bool = False) -> None:
+    """Within the bar; `relative` = gradients within the bar times the step's largest where that is above 1."""
     assert len(one) == len(two) == STEPS
     for step, ((loss, gradients), (other_loss, others)) in enumerate(zip(one, two, strict=True)):
         assert abs(loss - other_loss) <= BAR, f"step {step}: losses {loss} and {other_loss}"
         assert len(gradients) == len(others)
+        allowed = BAR * max(1.0, *(float(gradient.abs().max()) for gradient in gradients)) if relative else BAR
         for gradient, other in zip(gradients, others, strict=True):
             torch.testing.assert_close(
-                gradient, other, rtol=0, atol=BAR, msg=lambda said, at=step: f"step {at}: {said}"
+                gradient, other, rtol=0, atol=allowed, msg=lambda said, at=step: f"step {at}: {said}"
             )
 
 
@@ -93,19 +95,27 @@ def test_survival_on_two_ranks_is_survival_on_one(tmp_path: Path, case: str):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("precision", "lr"), [("64-true", 3e-2), ("32-true", 3e-3)])
 @pytest.mark.parametrize("objective", ["GlobalContrast", "TokenContrast", "HybridContrast"])
-def test_contrast_with_gathered_negatives_is_contrast_of_the_whole_batch(tmp_path: Path, objective: str):
-    """In float64: in float32 a gradient of 2.7 is rounded by 3e-7, and a token's best partner changes at a tie."""
+def test_contrast_with_gathered_negatives_is_contrast_of_the_whole_batch(
+    tmp_path: Path, objective: str, precision: str, lr: float
+):
+    """In float64 every entry of every gradient is within the bar, after large steps too.
+
+    In float32 a gradient of 2.7 is rounded by 3e-7, so the bar grows with the step's largest gradient where that is above
+    1. And the steps are smaller: at 3e-2 two patches of a picture come so close that rounding decides which of them is a
+    word's partner, and the gradients of that step differ by up to 5e-5, as they would between any two orders of a sum.
+    """
     found = []
     for ranks in (1, 2):
         folder = tmp_path / str(ranks)
         folder.mkdir()
-        own = {"objective": objective, "rivals": {}, "optimizer": recorded(folder, 3e-2)}
-        trained = {"trainer": {"max_epochs": 10, "accelerator": "cpu", "precision": "64-true"}}
+        own = {"objective": objective, "rivals": {}, "optimizer": recorded(folder, lr)}
+        trained = {"trainer": {"max_epochs": 10, "accelerator": "cpu", "precision": precision}}
         config = {key: value for key, value in toy.config(folder, **own, **trained).items() if key != "task"}
         found.append(steps(folder, retrieval_unit.run, RetrievalExperiment, config, ranks))
     (one, alone), (two, together) = found
-    assert_alike(alone, together)
+    assert_alike(alone, together, relative=precision == "32-true")
     ranks_of = [pd.read_csv(path / "queries.csv")["reciprocal_rank"].mean() for path in (one, two)]
     assert abs(ranks_of[0] - ranks_of[1]) < 0.02
 
