@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO, get_args
@@ -50,13 +50,55 @@ def save(index: Index, folder: Path) -> None:
         folder: made if it is missing
 
     Raises:
-        RunError: the folder holds something else, is being written by another process, or the disk is full
+        RunError: see `writing` and `write`
     """
-    if folder.exists() and not (folder / MANIFEST).is_file() and any(p.name != ".lock" for p in folder.iterdir()):
+    with writing(folder):
+        write(index, folder)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Hold the folder of an index, made if it is missing, so that nobody else writes between a reading and a `write`.
+
+    A folder that was made for it and in which nothing was written is removed.
+
+    Raises:
+        RunError: the place is a file, holds something else, cannot be written, or another process writes it
+    """
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder}: a file; an index is a folder, give another place")
+    if folder.exists() and not (folder / MANIFEST).is_file():
         ours = (".lock", "items-", f".{MANIFEST}.")  # of a first save that was killed
-        left_over = [p for p in folder.iterdir() if not p.name.startswith(ours)]
+        left_over = sorted(p.name for p in folder.iterdir() if not p.name.startswith(ours))
         if left_over:
-            raise RunError(f"{folder}: holds {left_over[0].name}, which is no part of an index; give another folder")
+            raise RunError(f"{folder}: holds {left_over[0]}, which is no part of an index; give another folder")
+    made = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be written ({error.strerror}); give another place") from None
+    held = False
+    try:
+        with suppress(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = os.fstat(handle).st_nlink > 0  # else its folder has just been removed by another process
+        if not held:
+            raise RunError(f"{folder}: another process is writing this index; wait for it")
+        sweep_up(folder)
+        yield
+    finally:
+        if held and made and [path.name for path in folder.iterdir()] == [".lock"]:
+            shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+def write(index: Index, folder: Path) -> None:
+    """`save`, for who holds the folder already (see `writing`).
+
+    Raises:
+        RunError: the disk is full, or the folder cannot be written
+    """
     if index.settings.backend == "exact":
         index.items.compact()
     elif index.items.dead_share > MOSTLY_DEAD or (len(index) and not index.structures):
@@ -64,10 +106,7 @@ def save(index: Index, folder: Path) -> None:
     else:
         index.follow()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder):
-            sweep_up(folder)
-            _write(index, folder)
+        _write(index, folder)
     except OSError as error:
         reason = "the disk is full; free some space" if error.errno == errno.ENOSPC else str(error.strerror)
         raise RunError(f"{folder}: cannot be written ({reason}); what it held before is untouched") from None
@@ -261,16 +300,3 @@ def _sizes(folder: Path, manifest: dict[str, Any]) -> list[str]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(f"{folder}: another process is writing this index; wait for it") from None
-        yield
-    finally:
-        os.close(handle)

@@ -148,6 +148,28 @@ def test_a_folder_that_is_no_index_is_left_alone(tmp_path: Path):
         load(tmp_path / "idx")
 
 
+def test_two_writers_do_not_lose_each_other(tmp_path: Path):
+    folder = tmp_path / "idx"
+    save(made(5), folder)
+    with index_folder.writing(folder):
+        with pytest.raises(RunError, match="another process is writing this index; wait for it"):
+            save(made(9), folder)
+        assert len(load(folder)) == 5, "reading goes on"
+    save(made(9), folder)
+    assert len(load(folder)) == 9
+
+
+def test_a_place_is_refused_before_anything_is_read_and_nothing_is_left_there(tmp_path: Path):
+    (tmp_path / "notes.csv").write_text("mine")
+    with pytest.raises(RunError, match=r"notes.csv: a file; an index is a folder, give another place"):
+        save(made(3), tmp_path / "notes.csv")
+    with pytest.raises(RunError, match=r"notes.csv/idx: cannot be written \(Not a directory\); give another place"):
+        save(made(3), tmp_path / "notes.csv" / "idx")
+    with pytest.raises(KeyboardInterrupt), index_folder.writing(tmp_path / "idx"):
+        raise KeyboardInterrupt
+    assert not (tmp_path / "idx").exists()
+
+
 @needs_faiss
 def test_mostly_removed_items_leave_the_structures_too(tmp_path: Path):
     index = made(100, "global", "hnsw")
