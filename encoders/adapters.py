@@ -42,7 +42,7 @@ class VectorTokens(Encoder):
         """
         for wide in {item.shape[-1] for item in raw}:
             if wide != self.width:
-                raise DataError(f"VectorTokens: vectors are {wide} wide; set width={wide}")
+                raise DataError(f"VectorTokens: vectors are {wide} wide, this encoder reads width={self.width}")
         if isinstance(raw, np.ndarray):
             x = torch.from_numpy(np.asarray(raw, np.float32)).to(self.device)
             return Tokens.full(x[:, None] if x.ndim == 2 else x)
@@ -71,7 +71,14 @@ class SlideTokens(Encoder):
         self.layers = PatchTokens(patch_width, widths, dropout)
 
     def forward(self, raw: Sequence[Float[np.ndarray, "_ c"]]) -> Tokens:
-        """Tokens of slides, each `[patches, patch_width]`."""
+        """Tokens of slides, each `[patches, patch_width]`.
+
+        Raises:
+            DataError: patch features are not as wide as they should be
+        """
+        for wide in {item.shape[-1] for item in raw}:
+            if wide != (known := self.layers.patch_width):
+                raise DataError(f"SlideTokens: patch features are {wide} wide, this encoder reads patch_width={known}")
         read = [torch.from_numpy(np.asarray(self._spread(item), np.float32)) for item in raw]
         bags = padded(read, self.layers.patch_width, self.device)
         return self.layers(bags.x, bags.keep)
@@ -93,7 +100,8 @@ class GeneTokens(Encoder):
     """Gene values in groups, one token per group; z-scored on the training items, a missing value is their mean.
 
     Args:
-        groups: group name -> columns of the vector of genes; a gene may be in several
+        groups: group name -> columns of the vector of genes, from 0; a gene may be in several. A number = so many
+            genes, each in a group of its own
         widths: width after each layer; the last is the token width
         dropout: alpha dropout after each layer
     """
@@ -102,8 +110,12 @@ class GeneTokens(Encoder):
     middle: Tensor
     spread: Tensor
 
-    def __init__(self, groups: dict[str, list[int]], widths: Sequence[int] = (256, 256), dropout: float = 0.25):
+    def __init__(self, groups: dict[str, list[int]] | int, widths: Sequence[int] = (256, 256), dropout: float = 0.25):
         super().__init__()
+        if isinstance(groups, int):
+            groups = {f"gene {column}": [column] for column in range(groups)}
+        if not groups or not all(groups.values()):
+            raise ValueError("GeneTokens: groups name no gene; give at least one column each")
         self.layers = GroupTokens({name: len(columns) for name, columns in groups.items()}, widths, dropout)
         self.groups, self.width = groups, widths[-1]
         self.genes = 1 + max(max(columns) for columns in groups.values())
@@ -155,6 +167,6 @@ class BrainTokens(Encoder):
     def forward(self, raw: Vectors) -> Tokens:
         """Tokens of samples `[b, voxels]`."""
         if raw.shape[1] != self.voxels:
-            raise DataError(f"BrainTokens: samples have {raw.shape[1]} voxels; set voxels={raw.shape[1]}")
+            raise DataError(f"BrainTokens: samples have {raw.shape[1]} voxels, this encoder reads voxels={self.voxels}")
         x: Tensor = torch.from_numpy(np.asarray(raw, np.float32)).to(self.device)
         return self.pieces(self.adapter(x))

@@ -91,7 +91,7 @@ class SlideFeatures(ItemSource):
     """Patch features of slides, one file per slide.
 
     Args:
-        folder: a CLAM or TRIDENT output, or any folder of .h5 and .pt files
+        folder: a CLAM or TRIDENT output, any folder of .h5 and .pt files, or one of these files
     """
 
     modality = "slide"
@@ -101,7 +101,7 @@ class SlideFeatures(ItemSource):
 
     def read(self, keys: Sequence[str] | None = None) -> Found:
         folder = resolve(self.folder)
-        files = feature_files(folder)
+        files = {slide_name(folder.name): folder} if folder.is_file() else feature_files(folder)
         wanted = list(files) if keys is None else list(dict.fromkeys(map(slide_name, keys)))
         given = (
             dict(zip(map(slide_name, keys), keys, strict=True)) if keys is not None else {name: name for name in files}

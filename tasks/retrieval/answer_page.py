@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,9 @@ from tasks.experiment.report.numbers import count, decimal
 from tasks.retrieval.alignment_pictures import pair_picture
 from tasks.retrieval.scores import MEANING, Score
 from tasks.retrieval.seen_items import Seen
+
+SHOWN = 80
+"""Characters of a text in a table."""
 
 CAUTION = (
     "A token's partner is the token of the other item with the highest cosine in the trained space. It says what the "
@@ -54,6 +58,12 @@ class Answer:
             said["right"] = self.right
         what = self.about.get("text") or self.about.get("file")
         return said | ({"what": what} if what else {}) | _credit(self.about)
+
+    @property
+    def line(self) -> dict[str, object]:
+        """As a terminal shows it, where a long text would push everything else out of sight."""
+        text = self.about.get("text")
+        return self.row | ({"what": textwrap.shorten(text, SHOWN, placeholder="…")} if text else {})
 
 
 def _credit(about: Mapping[str, str]) -> dict[str, object]:

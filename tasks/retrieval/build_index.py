@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -124,11 +126,27 @@ def build(
 
     Raises:
         DataError: no item can be used, or the index in `folder` is of another encoder
+        RunError: another process is writing there, or there is something else
     """
-    index = begun(folder, _settings(opened, side, backend, precision))
-    batch = _encoded(opened, items, side, text, progress)
-    vectors, tokens = arrays_of(batch.encoded, index.settings.with_tokens)
-    return index, [*batch.notes, *put_in(index, folder, batch, vectors, tokens, replace, progress)]
+    with index_folder.writing(folder):
+        index = begun(folder, _settings(opened, side, backend, precision))
+        batch = _encoded(opened, items, side, text, progress)
+        vectors, tokens = arrays_of(batch.encoded, index.settings.with_tokens)
+        return index, [*batch.notes, *put_in(index, folder, batch, vectors, tokens, replace, progress)]
+
+
+def take_out(folder: Path, ids: Sequence[str]) -> Index:
+    """Remove items from the index in a folder.
+
+    Raises:
+        DataError: no index, or an id that it does not hold; nothing is removed then
+        RunError: another process is writing it
+    """
+    with index_folder.writing(folder):
+        index = index_folder.load(folder)
+        index.remove(ids)
+        index_folder.write(index, folder)
+        return index
 
 
 def begun(folder: Path, settings: Settings) -> Index:
@@ -157,11 +175,11 @@ def put_in(
     replace: bool,
     progress: Progress | None,
 ) -> list[str]:
-    """Add a batch to an index and save it.
+    """Add a batch to an index and write it.
 
     Args:
         index: as `begun`
-        folder: where it goes
+        folder: where it goes, held with `index_folder.writing`
         batch: whose ids and descriptions
         vectors, tokens: of the same items
         replace: update items that the index holds already
@@ -174,7 +192,7 @@ def put_in(
     known = np.array([item in index.items for item in batch.ids], bool)
     for rows, there in ((np.flatnonzero(~known), False), (np.flatnonzero(known), True)):
         if there and not replace:
-            notes += [f"{batch.ids[row]}: already in the index and left as it is; --replace updates it" for row in rows]
+            notes += _left_as_they_are(index, batch, rows.tolist())
         elif len(rows):
             (index.update if there else index.add)(
                 [batch.ids[row] for row in rows],
@@ -184,7 +202,25 @@ def put_in(
             )
     if index.settings.backend != "exact" and new:
         index.build(progress)
-    index_folder.save(index, folder)
+    index_folder.write(index, folder)
+    return notes
+
+
+def _left_as_they_are(index: Index, batch: Batch, rows: Iterable[int]) -> list[str]:
+    """A line on each item whose id is another one's in the index, and a line on all the others together."""
+    same, notes = [], []
+    for row in rows:
+        item, now, held = batch.ids[row], batch.about[row], index.about.get(batch.ids[row], {})
+        other = [part for part in ("file", "text", "row") if part in held and held[part] != now.get(part)]
+        if other:
+            said = f"{other[0]} {held[other[0]]}"
+            said = textwrap.shorten(said, 80, placeholder="…") if other[0] == "text" else said
+            notes.append(f"{item}: in the index this is {said}; the new one is left out, --replace takes it instead")
+        else:
+            same.append(item)
+    if same:
+        several = f" and {len(same) - 1} more" if len(same) > 1 else ""
+        notes.append(f"{same[0]}{several}: already in the index and left as it is; --replace updates it")
     return notes
 
 

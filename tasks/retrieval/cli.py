@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tasks.experiment.arguments import Json, Quiet, Run, add_train
 from tasks.experiment.console import DONE, SOME_FAILED, print_json, print_table, run_command, say
+
+if TYPE_CHECKING:
+    from tasks.retrieval.index import Index
 
 app = typer.Typer(
     help="Retrieval of any modality by any other, token by token, beside the pooled vectors a sceptic would try.",
@@ -100,37 +103,45 @@ def index(
     ] = None,
     arm: Arm = None,
     seed: Seed = None,
+    json: Json = False,
     quiet: Quiet = False,
 ) -> int:
     """Make an index of items, or extend one."""
-    from tasks.experiment.report.numbers import count
-    from tasks.retrieval import index_folder
-    from tasks.retrieval.build_index import Opened, build
+    from tasks.retrieval.build_index import Opened, build, take_out
     from tasks.retrieval.progress import Progress
+    from tasks.retrieval.space_index import build_spaces, places_of
+    from tasks.retrieval.space_unit import TrainedSpaces
 
-    if condition and not remove:
-        return _index_spaces(run, items, output, condition, arm, seed, backend, precision, replace, side, quiet)
-    if remove:
-        held = index_folder.load(output)
-        held.remove(remove)
-        index_folder.save(held, output)
-        print(f"{output}: {count(len(held), 'item')}")
-        return DONE
     progress = None if quiet else Progress("items")
-    held, notes = build(
-        Opened.of(run, arm, seed), items, output, side.value, backend=backend.value, precision=precision.value,
-        replace=replace, text=text, progress=progress,
-    )  # fmt: skip
-    for note in notes:
-        say(note, "retrieval")
-    print(f"{output}: {count(len(held), 'item')}, backend {held.settings.backend}")
-    return _ended(notes)
+    notes: list[str] = []
+    if remove:
+        made = {place: take_out(place, remove) for place in places_of(output, condition)}
+    elif condition:
+        if side is SideName.right:
+            raise typer.BadParameter("spaces per attribute are those of the left items", param_hint="--side")
+        spaces, notes = build_spaces(
+            TrainedSpaces.of(run, arm, seed), items, output, condition, backend=backend.value,
+            precision=precision.value, replace=replace, progress=progress,
+        )  # fmt: skip
+        made = {output / name: held for name, held in spaces.items()}
+    else:
+        held, notes = build(
+            Opened.of(run, arm, seed), items, output, side.value, backend=backend.value, precision=precision.value,
+            replace=replace, text=text, progress=progress,
+        )  # fmt: skip
+        made = {output: held}
+    return _indexed(made, notes, json)
 
 
 @app.command()
 def search(
     folder: IndexFolder,
-    query: Annotated[str, typer.Argument(help="a text, the path of a picture or a MIDI file, or the id of an item")],
+    queries: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="QUERY...", help="a text, a file of what the run reads, or the id of an item; repeatable"
+        ),
+    ],
     k: Annotated[int, typer.Option("-k", min=1, help="how many answers")] = 10,
     report: Annotated[Path | None, typer.Option(help="write a page with the token alignment here")] = None,
     condition: Annotated[str | None, typer.Option(help="attribute whose space is asked")] = None,
@@ -142,28 +153,43 @@ def search(
     side: Annotated[SideName | None, typer.Option(help="which tower reads the query")] = None,
     memory_mb: Memory = 256.0,
     json: Json = False,
-) -> None:
-    """Ask an index: a table or JSON, best first."""
-    from tasks.retrieval.search import DRAWN, page
-    from tasks.retrieval.search import search as ask
+) -> int:
+    """Ask an index: a table or JSON, best first. Of several queries, one that cannot be asked costs one line."""
+    from tasks.retrieval.search import DRAWN, How, Searcher, page
 
-    found = ask(
-        folder, query, k, run=run, side=None if side is None else side.value, memory_mb=memory_mb,
-        draw=min(k, DRAWN) if report is not None else 0, condition=condition, rerank=rerank, prompts=prompt or (),
-    )  # fmt: skip
-    for note in found.notes:
+    which = None if side is None else side.value
+    how = How(k, which, memory_mb, min(k, DRAWN) if report is not None else 0, rerank, prompt or ())
+    searcher = Searcher(folder, run, condition)
+    found, failed = [], 0
+    for query in queries:
+        try:
+            found += searcher.ask(query, how)
+        except ValueError as problem:
+            if len(queries) == 1:
+                raise
+            say(str(problem), "retrieval")
+            failed += 1
+    if report is not None and len(found) > 1:
+        raise typer.BadParameter(f"a page shows one query, these are {len(found)}; ask one", param_hint="--report")
+    for note in dict.fromkeys(note for one in found for note in one.notes):
         say(note, "retrieval")
-    rows = [answer.row for answer in found.answers]
     if json:
-        print_json({"query": query, "index": str(folder), "items": len(found.index), "answers": rows})
+        about = {"index": str(folder), "items": len(searcher.index)}
+        answers = [{"query": one.asking.name, "answers": [answer.row for answer in one.answers]} for one in found]
+        print_json({**about, **answers[0]} if len(answers) == len(queries) == 1 else {**about, "queries": answers})
     else:
-        print_table(rows, list(dict.fromkeys(name for row in rows for name in row)))
-    if report is not None:
-        say(f"report: {page(found, folder, report)}")
+        several = len(found) > 1 or len(queries) > 1
+        rows = [
+            ({"query": one.asking.name} if several else {}) | answer.line for one in found for answer in one.answers
+        ]
+        print_table(rows, list(dict.fromkeys(column for row in rows for column in row)))
+    if report is not None and found:
+        say(f"report: {page(found[0], folder, report)}")
+    return SOME_FAILED if failed else DONE
 
 
 @app.command()
-def verify(folder: IndexFolder) -> int:
+def verify(folder: IndexFolder, json: Json = False) -> int:
     """Check every file of an index against its manifest."""
     from tasks.experiment.report.numbers import count
     from tasks.retrieval import index_folder
@@ -171,50 +197,49 @@ def verify(folder: IndexFolder) -> int:
     faults = index_folder.verify(folder)
     for fault in faults:
         say(f"{folder}: {fault}", "retrieval")
-    print(f"{folder}: {'whole' if not faults else count(len(faults), 'fault')}")
+    if json:
+        print_json({"index": str(folder), "whole": not faults, "faults": faults})
+    else:
+        print(f"{folder}: {'whole' if not faults else count(len(faults), 'fault')}")
     return SOME_FAILED if faults else DONE
 
 
 @app.command()
 def explain(
     run: Run,
-    query: Annotated[str, typer.Argument(help="id of an item, a text, or the path of a picture or a MIDI file")],
+    query: Annotated[str, typer.Argument(help="id of an item, a text, or a file of what the run reads")],
     k: Annotated[int, typer.Option("-k", min=1, help="how many answers")] = 5,
     gallery: Annotated[str | None, typer.Option(help="which gallery; default: the first that asks the query")] = None,
     arm: Arm = None,
     seed: Seed = None,
+    json: Json = False,
 ) -> None:
     """What the run's gallery answers to one query, and which token matched which."""
-    from tasks.retrieval.explain import explain as run_explain
+    from tasks.retrieval.explain import explained, write_down
 
-    print(run_explain(run, query, k, arm=arm, seed=seed, gallery=gallery))
+    found = explained(run, query, k, arm=arm, seed=seed, gallery=gallery)
+    for note in found.notes:
+        say(note, "retrieval")
+    page = write_down(found, run)
+    if json:
+        print_json({"page": str(page), **found.as_json})
+    else:
+        print(page)
 
 
-def _ended(notes: list[str]) -> int:
-    """Some items were not taken, or none was refused."""
-    return SOME_FAILED if any(lost in note for note in notes for lost in ("left out", "stands twice")) else DONE
-
-
-def _index_spaces(
-    run: Path, items: str, output: Path, conditions: list[str], arm: str | None, seed: int | None,
-    backend: BackendName, precision: PrecisionName, replace: bool, side: SideName, quiet: bool,
-) -> int:  # fmt: skip
+def _indexed(made: dict[Path, Index], notes: list[str], json: bool) -> int:
+    """Say what was made; the exit code: some items were not taken, or none was refused."""
     from tasks.experiment.report.numbers import count
-    from tasks.retrieval.progress import Progress
-    from tasks.retrieval.space_index import build_spaces
-    from tasks.retrieval.space_unit import TrainedSpaces
 
-    if side is SideName.right:
-        raise typer.BadParameter("spaces per attribute are those of the left items", param_hint="--side")
-    found, notes = build_spaces(
-        TrainedSpaces.of(run, arm, seed), items, output, conditions, backend=backend.value,
-        precision=precision.value, replace=replace, progress=None if quiet else Progress("items"),
-    )  # fmt: skip
     for note in notes:
         say(note, "retrieval")
-    for name, held in found.items():
-        print(f"{output / name}: {count(len(held), 'item')}, backend {held.settings.backend}")
-    return _ended(notes)
+    if json:
+        found = [{"index": str(at), "items": len(one), "backend": one.settings.backend} for at, one in made.items()]
+        print_json({"indices": found, "notes": notes})
+    else:
+        for at, one in made.items():
+            print(f"{at}: {count(len(one), 'item')}, backend {one.settings.backend}")
+    return SOME_FAILED if any(lost in note for note in notes for lost in ("left out", "stands twice")) else DONE
 
 
 def main() -> None:

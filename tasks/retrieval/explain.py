@@ -6,13 +6,13 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from data.errors import DataError
 from data.pairs.items import Gallery, Pairs, Side
-from encoders.encoder import Encoder
 from fusion.tokens import Tokens
 from tasks.experiment.folder import write_whole
 from tasks.experiment.report import Report
@@ -39,38 +39,50 @@ class Explained:
         answers: best first
         facts: where they were searched
         page: all of it as a report
+        notes: one line on whatever was cut
     """
 
     asking: Seen
     answers: list[Answer]
     facts: dict[str, object]
     page: Report
+    notes: list[str]
+
+    @property
+    def as_json(self) -> dict[str, object]:
+        """The numbers behind the pictures: per answer the best partner of each token that asks."""
+        found = []
+        for answer in self.answers:
+            partners = []
+            if answer.seen is not None:
+                table = cosines(self.asking, answer.seen)
+                for name, at, value in zip(self.asking.labels, table.argmax(axis=1), table.max(axis=1), strict=True):
+                    partners.append(
+                        {"token": name, "partner": answer.seen.labels[at], "cosine": round(float(value), 4)}
+                    )
+            found.append({**answer.row, "partners": partners})
+        return {"query": self.asking.id, "modality": self.asking.modality, **self.facts, "answers": found}
 
 
-def explain(
-    run: Path, query: str, k: int = 5, *, arm: str | None = None, seed: int | None = None, gallery: str | None = None
-) -> Path:
-    """Explain what a run answers to one query.
-
-    Writes `RUN/explain/QUERY/`: explain.html, explanation.json and the pictures as files.
+def explain(run: Path, query: str, k: int = 5, **where: Any) -> Path:
+    """Explain what a run answers to one query, and write it down.
 
     Args:
-        run, query, k, arm, seed, gallery: see `explained`
-
-    Returns:
-        the page
+        run, query, k, where: see `explained`
 
     Raises:
-        RunError: no run, or no finished training
-        DataError: no tower reads the query, or there is no such gallery
+        RunError, DataError: see `explained`
     """
-    found = explained(run, query, k, arm=arm, seed=seed, gallery=gallery)
+    return write_down(explained(run, query, k, **where), run)
+
+
+def write_down(found: Explained, run: Path) -> Path:
+    """Write `RUN/explain/QUERY/`: explain.html, explanation.json and the pictures as files; returns the page."""
     folder = run / "explain" / (re.sub(r"[^\w.-]+", "-", found.asking.id).strip("-")[:60] or "query")
     folder.mkdir(parents=True, exist_ok=True)
     for picture in pictures(found.asking, found.answers):
         picture.save(folder)
-    said = as_json(found.asking, found.answers, found.facts)
-    write_whole(folder / "explanation.json", json.dumps(said, indent=2, ensure_ascii=False))
+    write_whole(folder / "explanation.json", json.dumps(found.as_json, indent=2, ensure_ascii=False))
     return found.page.write(folder / "explain.html")
 
 
@@ -93,7 +105,7 @@ def explained(
     """
     opened = Opened.of(run, arm, seed)
     pairs = opened.experiment.pairs.load()
-    which, side, row = _asked(query, pairs, opened)
+    (which, side, row), notes = _asked(query, pairs, opened)
     inside = side is (pairs.left if which == "left" else pairs.right)
     asking = Seen.of(opened.reader(which), side, row, described_in(pairs, which, [row])[0] if inside else None)
     searched = _gallery(pairs, gallery, which, row if inside else None)
@@ -128,35 +140,22 @@ def explained(
         "encoder": trained.hash,
     }
     page = compose(asking, answers, trained.score, facts, f"retrieval · {run.resolve().name} · {opened.unit}", lead)
-    return Explained(asking, answers, facts, page)
+    return Explained(asking, answers, facts, page, notes)
 
 
-def as_json(asking: Seen, answers: list[Answer], facts: dict[str, object]) -> dict[str, object]:
-    """The numbers behind the pictures: per answer the best partner of each token that asks."""
-    found = []
-    for answer in answers:
-        partners = []
-        if answer.seen is not None:
-            table = cosines(asking, answer.seen)
-            for name, at, value in zip(asking.labels, table.argmax(axis=1), table.max(axis=1), strict=True):
-                partners.append({"token": name, "partner": answer.seen.labels[at], "cosine": round(float(value), 4)})
-        found.append({**answer.row, "partners": partners})
-    return {"query": asking.id, "modality": asking.modality, **facts, "answers": found}
-
-
-def _asked(query: str, pairs: Pairs, opened: Opened) -> tuple[str, Side, int]:
-    """The query as an item of a side: of the collection by its id, else from outside."""
+def _asked(query: str, pairs: Pairs, opened: Opened) -> tuple[tuple[str, Side, int], list[str]]:
+    """The query as an item of a side, of the collection by its id, else from outside; and a line on what was cut."""
     for which, side in (("left", pairs.left), ("right", pairs.right)):
         if query in side.ids:
-            return which, side, side.ids.index(query)
+            return (which, side, side.ids.index(query)), []
     if re.fullmatch(r"[\w.-]+/[\w./-]+", query) and not Path(query).exists():
         near = did_you_mean(query, [*pairs.left.ids, *pairs.right.ids])
         raise DataError(f"{query}: no item of {pairs.name} and no file{near}")
     which, found = query_of(query, opened.trained.encoders)
-    encoder: Encoder = opened.trained.encoder(which)
-    if cut := encoder.cut(found.side.load([0])):
-        raise DataError(f"{query}: {cut[0]}; give a shorter query")
-    return which, found.side, 0
+    if len(found.side) > 1:
+        raise DataError(f"{query}: holds {len(found.side)} items; a page explains one, give a file of one")
+    cut = opened.trained.encoder(which).cut(found.side.load([0]))
+    return (which, found.side, 0), [*found.notes, *cut.values()]
 
 
 def _gallery(pairs: Pairs, name: str | None, which: str, row: int | None) -> Gallery:

@@ -1,4 +1,4 @@
-"""Items that were not part of a run's collection: files, folders, tables and texts, read for one of its towers."""
+"""Items that were not part of a run's collection: files, folders, arrays, tables, texts, read for one of its towers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import numpy as np
 import torch
 
 from data.errors import DataError
+from data.pairs.arrays import Genes, SlideFeatures, Vectors
 from data.pairs.items import Pairs, Side
 from data.pairs.melodies import MELODIES
 from data.pairs.pictures import PICTURES
 from data.pairs.sources import Found, ItemSource, MelodyFiles, PictureFiles, Texts
 from data.pairs.tables import TABLES
+from data.sources import resolve
 from encoders.encoder import Encoder
 from fusion.tokens import Tokens
 from tasks.retrieval.exact_search import Progress
@@ -23,6 +25,15 @@ from tasks.retrieval.scores import faults
 from tasks.retrieval.two_towers import Encoded, joined
 
 BATCH = 64
+FILES: dict[str, frozenset[str]] = {
+    "image": PICTURES,
+    "melody": MELODIES,
+    "vectors": frozenset({".npy", ".npz"}),
+    "fmri": frozenset({".npy", ".npz"}),
+    "slide": frozenset({".h5", ".pt"}),
+    "genes": TABLES,
+}
+"""How the files of a modality end that can ask."""
 PIXELS = 224
 """Size at which a picture is read for an encoder that does not say its own."""
 
@@ -48,35 +59,42 @@ def source_of(place: str, encoder: Encoder, text: str = "caption") -> ItemSource
     """How items at a place are read for an encoder.
 
     Args:
-        place: a folder, a file or a table
+        place: a folder, a file, an array or a table
         encoder: of the side that the items belong to
         text: column of the texts, in a table
 
     Raises:
-        DataError: items of this modality cannot be read from files, or these are texts
+        DataError: these are texts, and the encoder reads files
     """
-    if encoder.modality in ("image", "melody") and Path(place).suffix.lower() in {*TABLES, ".txt"}:
+    modality = encoder.modality
+    if modality in ("image", "melody") and Path(place).suffix.lower() in {*TABLES, ".txt"}:
         raise DataError(
-            f"{place}: texts, but this tower reads {encoder.modality}; choose the tower that reads text with --side, "
+            f"{place}: texts, but this tower reads {modality}; choose the tower that reads text with --side, "
             "or give a folder of files"
         )
-    if encoder.modality == "image":
+    if modality == "image":
         return PictureFiles(place, side=int(getattr(encoder, "side", None) or PIXELS))
-    if encoder.modality == "melody":
-        return MelodyFiles(place)
-    if encoder.modality == "text":
-        return Texts(place, text)
-    raise DataError(
-        f"{place}: items of modality {encoder.modality} are not read from single files; put them into the run's "
-        "collection and index that with `retrieval index RUN`"
-    )
+    sources: dict[str, Callable[[], ItemSource]] = {
+        "melody": lambda: MelodyFiles(place),
+        "text": lambda: Texts(place, text),
+        "vectors": lambda: Vectors(place),
+        "fmri": lambda: Vectors(place, modality="fmri"),
+        "genes": lambda: Genes(place),
+        "slide": lambda: SlideFeatures(place),
+    }
+    if modality not in sources:
+        raise DataError(
+            f"{place}: items of modality {modality} are not read from files; put them into the run's collection and "
+            "index that with `retrieval index RUN`"
+        )
+    return sources[modality]()
 
 
 def query_of(query: str, encoders: Mapping[str, Encoder], side: str | None = None) -> tuple[str, Found]:
-    """What a query on the command line is: a picture, a melody or a text, and which tower reads it.
+    """What a query on the command line is, and which tower reads it: a text, or a file of whatever a tower reads.
 
     Args:
-        query: path of a file, or a text
+        query: path of a file, or a text; an array or a table of genes asks with each of its rows
         encoders: by side
         side: left or right; None = the tower whose modality it has
 
@@ -84,18 +102,29 @@ def query_of(query: str, encoders: Mapping[str, Encoder], side: str | None = Non
         DataError: no tower reads such a query, or its file cannot be used
     """
     suffix = Path(query).suffix.lower()
-    modality = "image" if suffix in PICTURES else "melody" if suffix in MELODIES else "text"
-    sides = list(encoders) if side is None else [side]
-    reading = [name for name in sides if encoders[name].modality == modality]
-    if not reading:
-        known = " and ".join(encoders[name].modality for name in sides)
-        raise DataError(f"{query}: reads as {modality}, but this run was trained on {known}; ask with one of these")
-    if modality != "text":
+    sides = {name: encoders[name].modality for name in (encoders if side is None else [side])}
+    kinds = [modality for modality, suffixes in FILES.items() if suffix in suffixes]
+    reading = [name for name, modality in sides.items() if modality in kinds]
+    if reading:
         return reading[0], source_of(query, encoders[reading[0]]).read()
+    table = suffix in TABLES
+    reading = [name for name, modality in sides.items() if modality == "text" and (table or not kinds)]
+    if not reading:
+        known = " and ".join(sides.values())
+        kind = "text" if table or not kinds else kinds[0]
+        raise DataError(f"{query}: reads as {kind}, but this run was trained on {known}; ask with one of these")
     words = " ".join(query.split())
     if not words:
-        raise DataError("the query is empty; give a text, a picture or a MIDI file")
-    return reading[0], Found(Side("text", [words], lambda rows: [words for _ in rows]))
+        raise DataError("the query is empty; give a text, or a file of what the run was trained on")
+    notes = [f"{query}: asked as these words; the file or folder of this name is not read"] if _there(query) else []
+    return reading[0], Found(Side("text", [words], lambda rows: [words for _ in rows]), notes)
+
+
+def _there(query: str) -> bool:
+    try:
+        return Path(query).exists()
+    except OSError:  # longer than a name may be
+        return False
 
 
 @torch.no_grad()
@@ -151,12 +180,14 @@ def encode_side(
 
 
 def described(side: Side, place: str) -> list[dict[str, str]]:
-    """What is said of items that come from files: the file, or the text."""
+    """What is said of items that come from files: the text, or the file that holds the item."""
     if side.name == "text":
         return [{"text": str(text)} for text in side.load(range(len(side)))]
-    root = Path(place)
-    root = root.parent if root.is_file() else root
-    return [{"file": str((root / item).resolve())} for item in side.ids]
+    found = resolve(place).resolve()
+    if side.name not in ("image", "melody"):
+        return [{"file": str(found)} for _ in side.ids]
+    root = found.parent if found.is_file() else found
+    return [{"file": str(root / item)} for item in side.ids]
 
 
 def described_in(pairs: Pairs, which: str, rows: Sequence[int]) -> list[dict[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -48,6 +48,13 @@ class Searched:
     notes: list[str] = field(default_factory=list)
 
 
+class Asking(NamedTuple):
+    """One query as its tower sees it, and which tower that is."""
+
+    seen: Seen
+    which: str
+
+
 class Behind(NamedTuple):
     """What made an index: its hash, what reads each side, and the towers where there are two."""
 
@@ -56,61 +63,100 @@ class Behind(NamedTuple):
     opened: Opened | None
 
 
-def search(
-    folder: Path,
-    query: str,
-    k: int = 10,
-    *,
-    run: Path | None = None,
-    side: str | None = None,
-    memory_mb: float = 256.0,
-    draw: int = 0,
-    condition: str | None = None,
-    rerank: int = 0,
-    prompts: Sequence[str] = (),
-) -> Searched:
-    """Ask an index.
+@dataclass(frozen=True)
+class How:
+    """How an index is asked.
 
-    Args:
-        folder: of the index, or of one index per attribute
-        query: a text, the path of a picture or a MIDI file, or the id of an item that the index holds
+    Attributes:
         k: how many answers
-        run: the run folder, when it has moved since the index was made
         side: left or right: the tower that reads the query; None = the one of its modality
         memory_mb: bound on what an exact search allocates
         draw: how many answers are read again, for a page
-        condition: the attribute whose space is asked; None = the index has none
         rerank: so many first hits are read again by the run's cross-encoder; 0 = none
         prompts: wordings of the text, `{}` for it; items are ranked by the mean of their scores
+    """
+
+    k: int = 10
+    side: str | None = None
+    memory_mb: float = 256.0
+    draw: int = 0
+    rerank: int = 0
+    prompts: Sequence[str] = ()
+
+
+class Searcher:
+    """An index and the towers that made it, read once for any number of queries.
+
+    Args:
+        folder: of the index, or of one index per attribute
+        run: the run folder, when it has moved since the index was made
+        condition: the attribute whose space is asked; None = the index has none
 
     Raises:
-        RunError: the run of the index is not there, or trained no cross-encoder
-        DataError: no index, an index of another encoder, or a query that nothing reads
+        RunError: the run of the index is not there
+        DataError: no index, or an index of another encoder
     """
-    place = place_of(folder, condition)
-    index = index_folder.load(place)
-    origin = index.settings.origin
-    behind = _behind(place, index, run)
-    cross = _cross_encoder(behind) if rerank else None
-    asking, which, notes = _asked(query, index, behind.readers, side)
-    ask = asking.query if not prompts else _worded(asking, behind.readers[which], prompts)
-    wanted = max(k, rerank)
-    if k > len(index) > 0:
-        notes.append(f"k={k}, but the index holds {count(len(index), 'item')}; all of them are ranked")
-    hits = index.search([ask], wanted, behind.hash, memory_mb=memory_mb)[0]
-    items = behind.readers[origin["side"]]
-    answers = []
-    for rank, hit in enumerate(hits, start=1):
-        about = index.about.get(hit.id, {})
-        seen = seen_again(items, hit.id, about) if rank <= max(draw, rerank) else None
-        answers.append(Answer(rank, hit.id, hit.score, about, seen))
-    if cross is not None:
-        if which == origin["side"]:
-            raise DataError(f"--rerank: query and items are both {which}; the cross-encoder reads one of each side")
-        answers, lost = _read_again(cross, asking, which, answers, rerank)
-        notes += lost
-    said = {name: str(value) for name, value in origin.items()} | ({"run": str(run)} if run else {})
-    return Searched(asking, answers[:k], index, said, notes)
+
+    def __init__(self, folder: Path, run: Path | None = None, condition: str | None = None):
+        place = place_of(folder, condition)
+        self.index = index_folder.load(place)
+        self._behind = _behind(place, self.index, run)
+        origin = {name: str(value) for name, value in self.index.settings.origin.items()}
+        self._origin = origin | ({"run": str(run)} if run else {})
+
+    def ask(self, query: str, how: How = How()) -> list[Searched]:
+        """Ask one query.
+
+        Args:
+            query: a text, the path of a file that one of the towers reads, or the id of an item that the index holds
+            how: see there
+
+        Returns:
+            one, or one per row where the file is an array or a table of several
+
+        Raises:
+            RunError: the run trained no cross-encoder
+            DataError: a query that nothing reads
+        """
+        cross = _cross_encoder(self._behind) if how.rerank else None
+        found, notes = _asked(query, self.index, self._behind.readers, how.side)
+        if how.k > len(self.index) > 0:
+            notes.append(f"k={how.k}, but the index holds {count(len(self.index), 'item')}; all of them are ranked")
+        return [self._answered(one, how, cross, notes if not at else []) for at, one in enumerate(found)]
+
+    def _answered(self, asking: Asking, how: How, cross: CrossEncoder | None, notes: list[str]) -> Searched:
+        origin, readers = self.index.settings.origin, self._behind.readers
+        if cross is not None and asking.which == origin["side"]:
+            raise DataError(
+                f"--rerank: query and items are both {asking.which}; the cross-encoder reads one of each side"
+            )
+        ask = asking.seen.query if not how.prompts else _worded(asking.seen, readers[asking.which], how.prompts)
+        wanted = max(how.k, how.rerank)
+        hits = self.index.search([ask], wanted, self._behind.hash, memory_mb=how.memory_mb)[0]
+        answers = []
+        for rank, hit in enumerate(hits, start=1):
+            about = self.index.about.get(hit.id, {})
+            read = rank <= max(how.draw, how.rerank)
+            seen = seen_again(readers[origin["side"]], hit.id, about) if read else None
+            answers.append(Answer(rank, hit.id, hit.score, about, seen))
+        lost: list[str] = []
+        if cross is not None:
+            answers, lost = _read_again(cross, asking.seen, asking.which, answers, how.rerank)
+        return Searched(asking.seen, answers[: how.k], self.index, self._origin, [*notes, *lost])
+
+
+def search(
+    folder: Path, query: str, k: int = 10, *, run: Path | None = None, condition: str | None = None, **how: Any
+) -> Searched:
+    """Ask an index once; see `Searcher` and `How`.
+
+    Raises:
+        RunError, DataError: see `Searcher`; also a file of several queries
+    """
+    found = Searcher(folder, run, condition).ask(query, How(k, **how))
+    if len(found) > 1:
+        raise DataError(f"{query}: {len(found)} queries in one file; ask a `Searcher`")
+    return found[0]
 
 
 def page(searched: Searched, folder: Path, path: Path) -> Path:
@@ -150,17 +196,18 @@ def _behind(place: Path, index: Index, run: Path | None) -> Behind:
     return behind
 
 
-def _asked(query: str, index: Index, readers: Mapping[str, Reader], side: str | None) -> tuple[Seen, str, list[str]]:
-    """The query as its tower sees it, which tower that is, and a line on what was cut."""
+def _asked(query: str, index: Index, readers: Mapping[str, Reader], side: str | None) -> tuple[list[Asking], list[str]]:
+    """The query as its tower sees it, or every row of it, and a line on what was cut or left out."""
     held = index.settings.origin["side"]
     if query in index.items and side in (None, held):
         seen = seen_again(readers[held], query, index.about.get(query, {}))
         if seen is None:
             raise DataError(f"{query}: an item of the index that can no longer be read; is its file still there?")
-        return seen, held, []
+        return [Asking(seen, held)], []
     which, found = query_of(query, {name: one.encoder for name, one in readers.items()}, side)
-    cut = readers[which].encoder.cut(found.side.load([0])).values()
-    return Seen.of(readers[which], found.side, 0), which, [*found.notes, *cut]
+    rows = range(len(found.side))
+    cut = readers[which].encoder.cut(found.side.load(rows)).values()
+    return [Asking(Seen.of(readers[which], found.side, row), which) for row in rows], [*found.notes, *cut]
 
 
 def _worded(asking: Seen, reads: Reader, prompts: Sequence[str]) -> Query:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from data.errors import DataError
 from data.pairs.items import Side
+from data.pairs.sources import FileItems
 from fusion.tokens import Tokens
 from tasks.retrieval.late_interaction import Query
 from tasks.retrieval.new_items import source_of
@@ -82,9 +83,14 @@ class Seen:
         return Query(torch.from_numpy(self.vector), torch.from_numpy(self.x))
 
     @property
+    def name(self) -> str:
+        """The text itself, else the id."""
+        return str(self.raw) if self.modality == "text" else self.id
+
+    @property
     def title(self) -> str:
-        """The text itself, else the name."""
-        return f"“{self.raw}”" if self.modality == "text" else self.id
+        """The name, a text in quotes."""
+        return f"“{self.name}”" if self.modality == "text" else self.name
 
 
 def seen_again(reader: Reader, item: str, about: dict[str, str]) -> Seen | None:
@@ -104,7 +110,8 @@ def seen_again(reader: Reader, item: str, about: dict[str, str]) -> Seen | None:
             return Seen.of(reader, pairs.left if reader.which == "left" else pairs.right, int(about["row"]), about)
         if "text" in about:
             return Seen.of(reader, Side("text", [item], lambda rows: [about["text"] for _ in rows]), 0, about)
-        found = source_of(about["file"], reader.encoder).read()
+        source = source_of(about["file"], reader.encoder)
+        found = source.read(None if isinstance(source, FileItems) else [item])
         return Seen.of(reader, found.side, 0, about)
     except (DataError, KeyError):
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -57,14 +58,17 @@ def build_spaces(
     numbers = [trained.condition(name) for name in names]
     if (folder / index_folder.MANIFEST).is_file():
         raise DataError(f"{folder}: an index without attributes; give the spaces a folder of their own")
-    found = {name: begun(folder / name, _settings(trained, name, backend, precision)) for name in names}
-    asked = asked_items(trained.experiment, items, "left", trained.embedder.encoder, "caption")
-    batch = encode_side(asked.side, trained.embedder.encoder, _every(trained), *asked[1:], progress)
-    notes = list(batch.notes)
-    for name, number in zip(names, numbers, strict=True):
-        vectors = batch.encoded.x[:, number].float().numpy()
-        notes += put_in(found[name], folder / name, batch, vectors, None, replace, progress)
-    return found, list(dict.fromkeys(notes))
+    with ExitStack() as held:
+        for name in names:
+            held.enter_context(index_folder.writing(folder / name))
+        found = {name: begun(folder / name, _settings(trained, name, backend, precision)) for name in names}
+        asked = asked_items(trained.experiment, items, "left", trained.embedder.encoder, "caption")
+        batch = encode_side(asked.side, trained.embedder.encoder, _every(trained), *asked[1:], progress)
+        notes = list(batch.notes)
+        for name, number in zip(names, numbers, strict=True):
+            vectors = batch.encoded.x[:, number].float().numpy()
+            notes += put_in(found[name], folder / name, batch, vectors, None, replace, progress)
+        return found, list(dict.fromkeys(notes))
 
 
 def place_of(folder: Path, condition: str | None) -> Path:
@@ -92,6 +96,19 @@ def place_of(folder: Path, condition: str | None) -> Path:
             f"{folder}: no space for '{condition}'; there are {', '.join(held)}{did_you_mean(condition, held)}"
         )
     return folder / condition
+
+
+def places_of(folder: Path, conditions: Sequence[str] | None) -> list[Path]:
+    """`place_of` several attributes; `all` = every one there, None = an index without.
+
+    Raises:
+        DataError: see `place_of`
+    """
+    if not conditions:
+        return [place_of(folder, None)]
+    if EVERY not in conditions:
+        return [place_of(folder, name) for name in conditions]
+    return sorted(path.parent for path in folder.glob(f"*/{index_folder.MANIFEST}")) or [place_of(folder, EVERY)]
 
 
 def reader(trained: TrainedSpaces, condition: str) -> Reader:

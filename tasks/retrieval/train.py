@@ -6,8 +6,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from data.pairs.items import Pairs
 from tasks.experiment.console import print_table
 from tasks.experiment.same_data import digest
+from tasks.experiment.signatures import ConfigError
 from tasks.experiment.task import Plan, Task
 from tasks.retrieval import unit
 from tasks.retrieval.evaluation import evaluate_run
@@ -28,6 +30,7 @@ class Retrieval(Task):
 
     def plan(self, experiment: RetrievalExperiment) -> Plan:
         pairs = experiment.pairs.load()
+        _try_encoders(experiment, pairs)
         return Plan(
             account="\n".join([*pairs.account, *pairs.attribution()]),
             data=f"collection {pairs.name}",
@@ -50,6 +53,26 @@ class Retrieval(Task):
 
     def report(self, run: Path) -> Path:
         return write_report(run)
+
+
+def _try_encoders(experiment: RetrievalExperiment, pairs: Pairs) -> None:
+    """Let both encoders read an item, so that one that cannot is named before any unit starts.
+
+    Raises:
+        ConfigError: an encoder is of another modality than its side
+        DataError: items are of another width than an encoder was told
+    """
+    for which, made, side in (("left", experiment.left, pairs.left), ("right", experiment.right, pairs.right)):
+        encoder = made().eval()
+        if encoder.modality != side.name:
+            raise ConfigError(
+                f"{which}: {type(encoder).__name__} reads {encoder.modality}, but the {which} items of {pairs.name} "
+                f"are {side.name}; give an encoder of these"
+            )
+        if not encoder.frozen:
+            raw = side.load([0])
+            encoder.learn(raw)
+            encoder(raw)
 
 
 TASK = Retrieval()

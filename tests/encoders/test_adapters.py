@@ -15,7 +15,7 @@ def test_vectors_pass_as_they_are():
     torch.testing.assert_close(encoder(rows).x[:, 0], torch.from_numpy(rows))
     assert encoder(np.stack([rows, rows])).x.shape == (2, 2, 3)
     assert encoder([rows, rows[:1]]).keep.tolist() == [[True, True], [True, False]]
-    with pytest.raises(ValueError, match="vectors are 3 wide; set width=3"):
+    with pytest.raises(ValueError, match="vectors are 3 wide, this encoder reads width=4"):
         VectorTokens(4)(rows)
 
 
@@ -28,6 +28,8 @@ def test_slides_are_read_patch_by_patch_and_long_ones_evenly():
     spread = encoder([long[[0, 2, 4, 6, 8]]])
     torch.testing.assert_close(tokens.x[1], spread.x[0])
     assert encoder.cut([short, long]) == {1: "slide of 9 patches: 5 of them, evenly spread, are read"}
+    with pytest.raises(ValueError, match="patch features are 3 wide, this encoder reads patch_width=4"):
+        encoder([short[:, :3]])
 
 
 def test_genes_are_scaled_on_what_was_learnt_and_gaps_are_the_mean():
@@ -44,8 +46,16 @@ def test_genes_are_scaled_on_what_was_learnt_and_gaps_are_the_mean():
         encoder(training[:, :2])
 
 
+def test_a_number_of_genes_is_as_many_groups_of_one():
+    encoder = GeneTokens(3, (8,), dropout=0.0).eval()
+    assert encoder(np.ones((2, 3), np.float32)).x.shape == (2, 3, 8)
+    assert encoder.labels(np.ones((1, 3), np.float32)) == [["gene 0", "gene 1", "gene 2"]]
+    with pytest.raises(ValueError, match="groups name no gene"):
+        GeneTokens(0)
+
+
 def test_voxels_become_tokens():
     encoder = BrainTokens(10, tokens=3, width=4, shared=8).eval()
     assert encoder(np.zeros((2, 10), np.float32)).x.shape == (2, 3, 4)
-    with pytest.raises(ValueError, match="samples have 9 voxels; set voxels=9"):
+    with pytest.raises(ValueError, match="samples have 9 voxels, this encoder reads voxels=10"):
         encoder(np.zeros((2, 9), np.float32))

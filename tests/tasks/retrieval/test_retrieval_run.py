@@ -142,6 +142,27 @@ def test_items_from_files_come_with_a_line_on_each_that_cannot_be_used(
     assert retrieval(monkeypatch, "verify", str(tmp_path / "idx")) == 0
 
 
+def test_an_id_of_another_file_is_said_and_the_rest_is_one_line(opened: Opened, tmp_path: Path):
+    for folder, colour in (("a", "red"), ("b", "blue")):
+        (tmp_path / folder).mkdir()
+        save_picture(tmp_path / folder / "one.png", colour)
+    save_picture(tmp_path / "a" / "two.png")
+    build(opened, str(tmp_path / "a"), tmp_path / "idx", "left")
+    _, notes = build(opened, str(tmp_path / "a"), tmp_path / "idx", "left")
+    assert notes == ["one.png and 1 more: already in the index and left as it is; --replace updates it"]
+    _, notes = build(opened, str(tmp_path / "b"), tmp_path / "idx", "left")
+    expected = f"one.png: in the index this is file {tmp_path}/a/one.png; the new one is left out, --replace takes it"
+    assert notes == [f"{expected} instead"]
+    build(opened, str(tmp_path / "b"), tmp_path / "idx", "left", replace=True)
+    assert load(tmp_path / "idx").about["one.png"] == {"file": f"{tmp_path}/b/one.png"}
+
+
+def test_words_that_are_also_a_folder_are_asked_as_words(idx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    Path("red").mkdir()
+    assert search(idx, "red", 1).notes == ["red: asked as these words; the file or folder of this name is not read"]
+
+
 def test_a_table_of_captions_becomes_an_index(opened: Opened, tmp_path: Path):
     table = tmp_path / "captions.csv"
     table.write_text("id,caption\na,a red quarter at the upper left\nb,\nc,a green quarter at the lower left\n")
@@ -158,7 +179,7 @@ def test_a_table_of_captions_becomes_an_index(opened: Opened, tmp_path: Path):
     ("arguments", "message"),
     [
         (["search", "nowhere", "red"], "nowhere: not an index"),
-        (["search", "IDX", " "], "the query is empty; give a text, a picture or a MIDI file"),
+        (["search", "IDX", " "], "the query is empty; give a text, or a file of what the run was trained on"),
         (["search", "IDX", "song.mid"], "reads as melody, but this run was trained on image and text"),
         (["search", "IDX", "gone.png"], "gone.png: no such file or folder"),
         (["explain", "RUN", "red-upper-left-00/x"], "no item of toy squares and no file"),
