@@ -11,7 +11,7 @@ import pandas as pd
 from data.cohort.read import text_table
 from data.errors import DataError
 from data.pairs.items import SPLITS, split_of
-from data.text.reading import parsed, read_text
+from data.text.reading import object_lines
 
 TABLES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson"})
 _SPLIT_NAMES = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
@@ -26,7 +26,7 @@ def read_rows(path: Path) -> pd.DataFrame:
     if path.suffix.lower() not in TABLES:
         raise DataError(f"{path}: expected a table that ends in {', '.join(sorted(TABLES))}")
     if path.suffix.lower() in (".jsonl", ".ndjson"):
-        table = _json_lines(path)
+        table = pd.DataFrame(object_lines(path))
     else:
         mark = "\t" if path.suffix.lower() == ".tsv" else ","
         table = text_table(path, "a header and a row per item", sep=mark, keep_default_na=False)
@@ -60,15 +60,3 @@ def splits(stated: Sequence[object], keys: Sequence[str], where: str) -> list[st
             raise DataError(f"{where}: split {said!r} of {key}; expected one of {', '.join(SPLITS)}")
         found.append(name)
     return found
-
-
-def _json_lines(path: Path) -> pd.DataFrame:
-    rows = []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
-        if not line.strip():
-            continue
-        row = parsed(line, f"{path} line {number}")
-        if not isinstance(row, dict):
-            raise DataError(f"{path} line {number}: expected an object in braces, found {type(row).__name__}")
-        rows.append(row)
-    return pd.DataFrame(rows)

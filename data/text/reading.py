@@ -51,3 +51,23 @@ def parsed_object(text: str, where: str) -> dict[str, Any]:
             f"{where}: not a JSON object, found {type(found).__name__}; expected names and values in braces"
         )
     return found
+
+
+def object_lines(path: Path, where: str = "") -> list[dict[str, Any]]:
+    """The objects of a file of JSON lines; blank lines are left out.
+
+    Args:
+        path: of the file; a line ends at a line feed alone, as other line ends of Unicode may stand inside a text
+        where: what stands before the number of a line in a message; "" = the path and "line"
+
+    Raises:
+        DataError: no such file, not UTF-8, or a line that is no object
+    """
+    lines = [(number, line) for number, line in enumerate(read_text(path).split("\n"), start=1) if line.strip()]
+    try:
+        found = json.loads(f"[{','.join(line for _, line in lines)}]")  # at once takes half the time
+    except (ValueError, RecursionError):
+        found = []
+    if len(found) == len(lines) and all(isinstance(row, dict) for row in found):
+        return found
+    return [parsed_object(line, f"{where or f'{path} line'} {number}") for number, line in lines]

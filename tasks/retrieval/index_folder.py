@@ -27,7 +27,7 @@ import numpy as np
 
 from data.array_files import read_npy
 from data.errors import DataError
-from data.text.reading import parsed_object, read_text
+from data.text.reading import object_lines, parsed_object, read_text
 from tasks.experiment.folder import RunError, sweep_up, write_whole
 from tasks.retrieval.faiss_backends import FaissOptions, FaissRows
 from tasks.retrieval.index import Backend, Index, Settings
@@ -123,8 +123,7 @@ def load(folder: Path) -> Index:
         raise DataError(f"{folder}: {fault}; restore the folder or index the items again")
     at = folder / manifest["arrays"]
     settings = _settings(manifest["settings"])
-    lines = read_text(at / "items.jsonl").splitlines()
-    rows = [parsed_object(line, f"{at / 'items.jsonl'}: line {k + 1}") for k, line in enumerate(lines)]
+    rows = object_lines(at / "items.jsonl")
     if not all(isinstance(row.get("id"), str) and isinstance(row.get("about"), dict) for row in rows):
         raise DataError(f"{at / 'items.jsonl'}: a line without id or about; index the items again")
     tokens = read_npy(at / "tokens.npy", "c") if settings.with_tokens else None
@@ -211,8 +210,9 @@ def _write(index: Index, folder: Path) -> None:
     shutil.rmtree(at, ignore_errors=True)
     at.mkdir()
     items = index.items
+    as_text = json.JSONEncoder(ensure_ascii=False).encode
     lines = [
-        json.dumps({"id": item, "about": index.about.get(item, {}) if living else {}}, ensure_ascii=False)
+        as_text({"id": item, "about": index.about.get(item, {}) if living else {}})
         for item, living in zip(items.row_ids, items.alive, strict=True)
     ]
     _put(at / "items.jsonl", lambda file: file.write("".join(f"{line}\n" for line in lines).encode()))

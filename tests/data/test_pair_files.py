@@ -20,6 +20,7 @@ from data.pairs.matched import EmbeddingPairs, MatchedPairs, families
 from data.pairs.melodies import read_melody
 from data.pairs.pictures import decoded, read_picture
 from data.pairs.sources import MelodyFiles, PictureFiles, Texts
+from data.pairs.tables import read_rows
 
 
 def flat(colour: tuple[int, ...], size: tuple[int, int] = (40, 20), mode: str = "RGB") -> Image.Image:
@@ -159,6 +160,12 @@ def test_a_broken_line_of_json_is_named(tmp_path: Path):
     (tmp_path / "t.jsonl").write_text('{"caption": "a"}\n{"caption": \n')
     with pytest.raises(DataError, match=r"t.jsonl line 2: not readable as JSON"):
         Texts(str(tmp_path / "t.jsonl")).read()
+
+
+def test_a_line_of_json_ends_at_a_line_feed_alone(tmp_path: Path):
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"image": "a\u2028b\x85c"}\r\n\n{"image": "d"}\n', encoding="utf-8")
+    assert read_rows(path)["image"].tolist() == ["a\u2028b\x85c", "d"]
 
 
 def test_texts_under_keys(tmp_path: Path):

@@ -14,7 +14,7 @@ import torch
 from data.errors import DataError
 from tasks.experiment.folder import RunError
 from tasks.retrieval import index_folder
-from tasks.retrieval.index import Backend, Index
+from tasks.retrieval.index import Backend, Index, Settings
 from tasks.retrieval.index_folder import load, save, verify
 from tasks.retrieval.late_interaction import Query
 from tests.tasks.retrieval.test_index import WIDTH, made, needs_faiss, queries, units
@@ -57,6 +57,16 @@ def test_a_loaded_index_goes_on_growing(backend: Backend, tmp_path: Path):
     save(index, tmp_path / "idx")
     assert answers(load(tmp_path / "idx")) == answers(whole)
     assert verify(tmp_path / "idx") == []
+
+
+def test_ids_and_words_may_hold_any_character(tmp_path: Path):
+    index = Index(Settings("towers", WIDTH))
+    ids = ["a\u2028b", "c\x85d", "e\nf", '"g"', "h\\"]
+    index.add(ids, units(np.random.default_rng(0), len(ids)), None, [{"text": item} for item in ids])
+    save(index, tmp_path / "idx")
+    again = load(tmp_path / "idx")
+    assert again.items.ids == ids
+    assert again.about == {item: {"text": item} for item in ids}
 
 
 def test_half_precision_comes_back_bit_for_bit(tmp_path: Path):
