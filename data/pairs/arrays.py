@@ -116,7 +116,7 @@ class SlideFeatures(ItemSource):
         def load(rows: Sequence[int]) -> RawBatch:
             return [bags.read(names[row]).features.float().numpy() for row in rows]
 
-        return Found(Side("slide", [given[name] for name in names], load), notes)
+        return Found(Side("slide", [given[name] for name in names], load, [files[name] for name in names]), notes)
 
 
 def _array(path: Path) -> tuple[np.ndarray, list[str] | None]:
@@ -137,4 +137,5 @@ def _selected(
     if not ids:
         raise DataError(f"{path}: no {modality} can be used here{f': {notes[0]}' if notes else ''}")
     at = np.array([rows[key] for key in ids])
-    return Found(Side(modality, ids, lambda asked: np.asarray(values[at[list(asked)]], np.float32)), notes)
+    side = Side(modality, ids, lambda asked: np.asarray(values[at[list(asked)]], np.float32), [path] * len(ids))
+    return Found(side, notes)

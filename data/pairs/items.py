@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -29,11 +30,13 @@ class Side:
         name: the modality: image, text, melody, genes, slide, fmri, vectors
         ids: one per item, unique
         loader: rows -> what an encoder of this modality takes
+        files: the user's file that each item is read from; empty = they come from elsewhere
     """
 
     name: str
     ids: list[str]
     loader: Callable[[Sequence[int]], RawBatch] = field(repr=False)
+    files: Sequence[Path] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if len(set(self.ids)) != len(self.ids):
@@ -51,7 +54,8 @@ class Side:
     def take(self, rows: Sequence[int]) -> Side:
         """A side of these rows alone."""
         kept = list(rows)
-        return Side(self.name, [self.ids[row] for row in kept], lambda at: self.load([kept[row] for row in at]))
+        files = [self.files[row] for row in kept] if self.files else ()
+        return Side(self.name, [self.ids[row] for row in kept], lambda at: self.load([kept[row] for row in at]), files)
 
 
 @dataclass(frozen=True)

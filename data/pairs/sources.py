@@ -90,7 +90,8 @@ class FileItems(ItemSource):
         if not good:
             kind = ", ".join(sorted(self.suffixes))
             raise DataError(f"{place}: no {self.modality} can be used here ({kind}){_first(notes)}")
-        return Found(Side(self.modality, good, lambda rows: self._load([root / good[row] for row in rows])), notes)
+        paths = [root / key for key in good]
+        return Found(Side(self.modality, good, lambda rows: self._load([paths[row] for row in rows]), paths), notes)
 
     @abstractmethod
     def _checked(self, root: Path, keys: list[str], progress: Progress | None) -> tuple[list[str], list[str]]:

@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.pairs.items import Pairs
+from data.pairs.items import Pairs, Side
 from tasks.experiment.console import print_table
-from tasks.experiment.same_data import digest
+from tasks.experiment.same_data import digest, digest_of_files
 from tasks.experiment.signatures import ConfigError
 from tasks.experiment.task import Plan, Task
 from tasks.retrieval import unit
@@ -40,6 +40,8 @@ class Retrieval(Task):
                 "items": digest(*pairs.left.ids, "and", *pairs.right.ids),
                 "pairs": digest(json.dumps(pairs.matches)),
                 "tables": digest(pairs.table.to_csv(), pairs.right_table.to_csv()),
+                "texts": digest(*(text for side in (pairs.left, pairs.right) for text in _texts(side))),
+                "files": digest_of_files([*pairs.left.files, *pairs.right.files]),
             },
         )
 
@@ -53,6 +55,10 @@ class Retrieval(Task):
 
     def report(self, run: Path) -> Path:
         return write_report(run)
+
+
+def _texts(side: Side) -> list[str]:
+    return list(side.load(range(len(side)))) if side.name == "text" else []
 
 
 def _try_encoders(experiment: RetrievalExperiment, pairs: Pairs) -> None:

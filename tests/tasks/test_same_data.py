@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tasks.experiment.folder import RunError
-from tasks.experiment.same_data import digest, refuse_other_data
+from tasks.experiment.same_data import digest, digest_of_files, refuse_other_data
 
 
 def test_a_digest_tells_values_kinds_shapes_and_places_apart():
@@ -18,6 +18,24 @@ def test_a_digest_tells_values_kinds_shapes_and_places_apart():
     assert len(set(seen)) == len(seen)
     assert digest(x, None, "a") == digest(x.copy(), None, "a")
     assert digest(np.asfortranarray(np.eye(3)[:, :2])) == digest(np.ascontiguousarray(np.eye(3)[:, :2]))
+
+
+def test_files_are_told_apart_by_size_and_pieces(tmp_path: Path):
+    files = [tmp_path / name for name in ("a", "b", "c")]
+    for at, file in enumerate(files):
+        file.write_bytes(bytes([at]) * (10, 5_000, 100_000)[at])
+    before = digest_of_files(files)
+    assert digest_of_files([*files, files[0]]) == before, "each counts once"
+    for file, change in ((0, b"x" * 10), (1, b"\1" * 4_999 + b"\2"), (2, b"\2" * 99_999 + b"\3"), (2, b"\2" * 99_999)):
+        whole = files[file].read_bytes()
+        files[file].write_bytes(change)
+        assert digest_of_files(files) != before
+        files[file].write_bytes(whole)
+    assert digest_of_files(files) == before
+    assert digest_of_files(files[::-1]) != before
+    files[0].unlink()
+    assert digest_of_files(files) != before
+    assert digest_of_files([]) == digest_of_files([])
 
 
 def test_the_same_data_go_on_and_others_are_named(tmp_path: Path):

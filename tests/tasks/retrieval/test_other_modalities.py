@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from data.errors import DataError
+from tasks.experiment.folder import RunError
 from tasks.experiment.signatures import ConfigError
 from tasks.retrieval.build_index import Opened, build
 from tasks.retrieval.cli import main
@@ -164,3 +165,18 @@ def test_samples_of_another_width_are_named_before_any_unit_starts(trained: dict
     with pytest.raises(ConfigError, match="left: TextTransformer reads text, but the left items of captions are fmri"):
         TASK.train(["retrieval/brains"], [*given, "left=TextTransformer"])
     assert not (tmp_path / "retrieval" / "brains" / "brains").exists()
+
+
+def test_a_run_does_not_go_on_with_other_files_or_words(tmp_path: Path):
+    given = [*slides(tmp_path), *SMALL, "left.widths=[16]", f"runs={tmp_path}/runs"]
+    assert TASK.train(["retrieval/slides"], given) == 0
+    assert TASK.train(["retrieval/slides"], given, resume=True) == 0
+    reports = (tmp_path / "reports.csv").read_text()
+    (tmp_path / "reports.csv").write_text(reports.replace("s0,a red", "s0,a rosy"))
+    with pytest.raises(RunError, match=": texts: not what this run began with"):
+        TASK.train(["retrieval/slides"], given, resume=True)
+    (tmp_path / "reports.csv").write_text(reports)
+    with h5py.File(tmp_path / "features" / "s0.h5", "w") as file:
+        file["features"] = np.zeros((3, WIDTH), np.float32)
+    with pytest.raises(RunError, match=": files: not what this run began with"):
+        TASK.train(["retrieval/slides"], given, resume=True)
