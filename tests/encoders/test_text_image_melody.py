@@ -14,6 +14,7 @@ import torch
 from einops import rearrange
 
 from encoders.encoder import Encoder, padded
+from encoders.frozen import encoder_hash
 from encoders.image import MobileNetTokens, PretrainedImage, VisionTransformer
 from encoders.melody import MelodyTransformer
 from encoders.patch import MobileNetV2
@@ -198,6 +199,12 @@ def test_a_local_text_model_gives_its_words(tmp_path: Path):
     }
     with pytest.raises(ValueError, match="tokens=600; this model reads 1 to 510"):
         PretrainedText(str(tmp_path), tokens=600)
+    texts = ["red, blue", ",", ""]
+    whole, words = PretrainedText(str(tmp_path)), PretrainedText(str(tmp_path), punctuation=False)
+    assert words.labels(texts) == [["red", "blue"], [","], []]
+    assert words(texts).keep.sum(dim=1).tolist() == [2, 1, 0]
+    torch.testing.assert_close(words(texts).x[0], whole(texts).x[0, [0, 2]], rtol=0, atol=0)
+    assert encoder_hash(words) != encoder_hash(whole)
 
 
 @pytest.mark.parametrize("make", [PretrainedText, PretrainedImage])
