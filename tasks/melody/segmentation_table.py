@@ -71,11 +71,11 @@ def _close(
     culture: Culture, name: str, before: float, tolerance: float, songs: Sequence[Melody], find: Segmenter
 ) -> Row:
     ours, note = _told(songs, find)
-    return close(f"{culture}: {name}", before, ours, tolerance, note, kind="measured", n=len(songs))
+    return close(f"{culture}: {name}", before, ours, tolerance, note, kind="measured", n=len(songs), of="songs")
 
 
 def _least(
     culture: Culture, name: str, before: float, songs: Sequence[Melody], find: Segmenter, tolerance: float = 0.0
 ) -> Row:
     ours, note = _told(songs, find)
-    return at_least(f"{culture}: {name}", before, ours, tolerance, note, kind="measured", n=len(songs))
+    return at_least(f"{culture}: {name}", before, ours, tolerance, note, kind="measured", n=len(songs), of="songs")

@@ -193,6 +193,7 @@ def _above_mcat(point: Point, arm: str) -> Row:
         gain.low > 0,
         kind="rival",
         n=point.patients,
+        of="patients",
         seeds=SEEDS,
     )
 
@@ -278,13 +279,13 @@ def _span(gain: Interval) -> str:
 
 
 def _by_cohort(point: Point, arm: str) -> str:
-    return "patients; " + ", ".join(f"{study} {value:.3f}" for study, value in point.each[arm].items())
+    return ", ".join(f"{study} {value:.3f}" for study, value in point.each[arm].items())
 
 
 def _ends(point: Point, arm: str) -> Found:
     """The interval over patients."""
     own = percentile_interval(point.means[arm])
-    return Found(low=own.low, high=own.high, n=point.patients, seeds=SEEDS)
+    return Found(low=own.low, high=own.high, n=point.patients, of="patients", seeds=SEEDS)
 
 
 def _found(point: Point, arm: str) -> Found:

@@ -230,7 +230,7 @@ def _found(found: Sequence[Found], name: str) -> Known:
     """The condition query's interval over queries."""
     values = _queries(found, "condition query", name)
     span = percentile_interval(_means(values))
-    return Known(low=span.low, high=span.high, n=len(values), seeds=_seeds(found))
+    return Known(low=span.low, high=span.high, n=len(values), of="queries", seeds=_seeds(found))
 
 
 def _seeds(found: Sequence[Found]) -> list[int]:

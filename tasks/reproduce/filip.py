@@ -277,7 +277,7 @@ def _found(found: Sequence[Asked], arm: str, direction: str, k: int, galleries: 
     """The interval over queries."""
     hits = recall(found, arm, direction, k, galleries)
     span = percentile_interval(_means(hits))
-    return Found(low=span.low, high=span.high, n=len(hits), seeds=_seeds(found))
+    return Found(low=span.low, high=span.high, n=len(hits), of="queries", seeds=_seeds(found))
 
 
 def _seeds(found: Sequence[Asked]) -> list[int]:

@@ -168,8 +168,8 @@ def _leakage(data_root: Path) -> Iterator[Row]:
         volumes = source(data_root, image, unit="volumes").load()
         table = leakage(volumes, Ridge(VOLUME_ALPHA))
         for (_, row), figure in zip(table.iterrows(), before, strict=True):
-            note = "single volumes, ridge; interval over runs"
-            found = Found(low=float(row["low"]), high=float(row["high"]), n=int(row["n"]))
+            note = "ridge; interval over runs"
+            found = Found(low=float(row["low"]), high=float(row["high"]), n=int(row["n"]), of="volumes")
             name = f"{image} volumes: {row['split']}"
             yield close(name, figure, row["value"], TOLERANCE, note, kind="measured", **found)
 
@@ -188,10 +188,10 @@ def _described(scores: Scores, brains: Brains) -> tuple[float, str, Found]:
     table = summary(judged, len(brains.candidates)).set_index("metric")
     own, null = table.loc["accuracy"], fixed_null(scores, brains, PERMUTATIONS)
     said = (
-        f"blocks, interval over runs; two-way {table.loc['two_way', 'value']:.3f}, permuted 95 % {null.p95:.3f} "
+        f"interval over runs; two-way {table.loc['two_way', 'value']:.3f}, permuted 95 % {null.p95:.3f} "
         f"(p {null.p_value:.3f})"
     )
-    return _mean(judged), said, Found(low=float(own["low"]), high=float(own["high"]), n=len(judged))
+    return _mean(judged), said, Found(low=float(own["low"]), high=float(own["high"]), n=len(judged), of="blocks")
 
 
 def _judged(scores: Scores, brains: Brains) -> pd.DataFrame:

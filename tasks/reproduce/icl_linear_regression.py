@@ -180,7 +180,7 @@ def _loss(said: Float[Tensor, " b"], given: Prompts) -> float:
 
 
 def _oracles(given: Prompts) -> Iterator[Row]:
-    note = f"prompts of {LENGTH}; tolerance: twice the noise of the 40,000 prompts it was measured on"
+    note = f"of {LENGTH} pairs; tolerance: twice the noise of the 40,000 prompts it was measured on"
     yield close(
         "answer 0: loss",
         1 + NOISE,
@@ -191,9 +191,11 @@ def _oracles(given: Prompts) -> Iterator[Row]:
     )
     for name, before, centred in (("debiased", 0.2392, True), ("plain", 0.2362, False)):
         ours = _loss(gradient_step(given, centred=centred), given)
-        yield close(f"{name} gradient descent: loss", before, ours, 0.006, note, kind="measured", n=PROMPTS)
+        yield close(
+            f"{name} gradient descent: loss", before, ours, 0.006, note, kind="measured", n=PROMPTS, of="prompts"
+        )
     best, note = _loss(bayes(given), given), f"ridge, the ceiling; {note}"
-    yield close("Bayes: loss", 0.1136, best, 0.003, note, kind="measured", n=PROMPTS)
+    yield close("Bayes: loss", 0.1136, best, 0.003, note, kind="measured", n=PROMPTS, of="prompts")
 
 
 def _several(heads: int, seed: int, found: Pattern) -> Iterator[Row]:

@@ -80,13 +80,15 @@ def _scores(predictions: pd.DataFrame, draws: int) -> Iterator[Row]:
         if cohort in COLLAPSED:
             mean = ranked.loc[(DEEP_SETS, "mean", "c_index")]
             name, note = f"DS {cohort}: fold-mean c-index", f"{events}; {mean['note']}"
-            yield close(name, COLLAPSED[cohort], mean["value"], 1e-4, note, kind="published", n=n)
+            yield close(name, COLLAPSED[cohort], mean["value"], 1e-4, note, kind="published", n=n, of="patients")
         pooled, p = (ranked.loc[(MCAT, "pooled", metric)] for metric in ("c_index", "logrank_p"))
         name, note = f"MCAT {cohort}: pooled c-index", f"{events}; published to 4 decimals"
         yield close(name, POOLED[at], pooled["value"], 1e-4, note, kind="published", **_known(pooled))
         published_p, unit = LOG_RANK[at]
         note = f"{events}; {p['note']}; tolerance: one unit of the last digit stated"
-        yield close(f"MCAT {cohort}: log-rank p", published_p, p["value"], unit, note, kind="measured", n=n)
+        yield close(
+            f"MCAT {cohort}: log-rank p", published_p, p["value"], unit, note, kind="measured", n=n, of="patients"
+        )
         if draws:
             mean = ranked.loc[(MCAT, "mean", "c_index")]
             note = (
@@ -94,12 +96,12 @@ def _scores(predictions: pd.DataFrame, draws: int) -> Iterator[Row]:
             )
             for end, published_end in zip(("low", "high"), INTERVAL[at], strict=True):
                 name = f"MCAT {cohort}: fold-mean c-index, {end} end"
-                yield close(name, published_end, mean[end], 0.015, note, kind="measured", n=n)
+                yield close(name, published_end, mean[end], 0.015, note, kind="measured", n=n, of="patients")
 
 
 def _known(measured: pd.Series) -> Found:
     """Patients, and the interval where one was drawn."""
-    patients = Found(n=int(measured["n"]))
+    patients = Found(n=int(measured["n"]), of="patients")
     if pd.isna(measured["low"]):
         return patients
     return patients | Found(low=float(measured["low"]), high=float(measured["high"]))
@@ -131,7 +133,7 @@ def _noise(predictions: pd.DataFrame) -> Iterator[Row]:
             f"{reached.high:.3f}) against 10: the two means differ by about .005 by chance"
         )
         name = f"pure noise {cohort}: best of 30 epochs"
-        yield close(name, before, reached.value, 0.012, note, kind="measured", n=len(own), seeds=[0])
+        yield close(name, before, reached.value, 0.012, note, kind="measured", n=len(own), of="patients", seeds=[0])
 
 
 def _score_of(outcome: FollowUp):

@@ -148,8 +148,7 @@ def relative_row(found: Sequence[Learned], arm: str, size: str, bar: float, agai
     own = [one for one in found if one.arm == arm]
     valid, test = (float(np.mean([one.value(split) for one in own])) for split in TABLE)
     note = (
-        f"pieces, interval of one seed; {len(VOICES) * valid:.3f} per 16th; test {test:.4f}; {own[0].copying}; "
-        f"{against}"
+        f"interval of the first seed; {len(VOICES) * valid:.3f} per 16th; test {test:.4f}; {own[0].copying}; {against}"
     )
     name = "relative" if arm != TOLD else "relative, told the metre"
     return at_most(f"{size}{name}, valid", bar, valid, 0.0, note, kind="bar", **_known(own))
@@ -203,7 +202,7 @@ def _known(own: Sequence[Learned]) -> Found:
     cases = own[0].cases[own[0].cases["split"] == "valid"]
     counts = resample(len(cases))
     span = percentile_interval(counts @ cases["nats"].to_numpy() / (counts @ cases["n"].to_numpy()))
-    return Found(low=span.low, high=span.high, n=len(cases), seeds=[one.seed for one in own])
+    return Found(low=span.low, high=span.high, n=len(cases), of="pieces", seeds=[one.seed for one in own])
 
 
 def _listed(values: Sequence[float] | np.ndarray) -> str:

@@ -24,7 +24,7 @@ class Found(TypedDict, total=False):
 
     Attributes:
         low, high: ends of its 95 % interval
-        n: cases behind it: patients, queries, people, songs
+        n, of: cases behind it, and what they are: 96 blocks
         seeds: of the trainings or draws behind it
         line, at: the curve of the paper's figure that it is a point of, and where on the horizontal axis
     """
@@ -32,6 +32,7 @@ class Found(TypedDict, total=False):
     low: float
     high: float
     n: int
+    of: str
     seeds: list[int]
     line: str
     at: float

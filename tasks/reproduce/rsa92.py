@@ -61,11 +61,20 @@ def _ceiling(area: str, rdms: Float[np.ndarray, "s n n"]) -> Iterator[Row]:
     ceiling = noise_ceiling(rdms)
     mean = between_people(rdms)[np.triu_indices(len(rdms), 1)].mean()
     note = (
-        "Spearman over people; means of ranks at both ends (raw dissimilarities move the lower one by .004); "
+        "Spearman; means of ranks at both ends (raw dissimilarities move the lower one by .004); "
         f"mean correlation of two people {mean:.3f}"
     )
     for end, before, ours in zip(("lower", "upper"), CEILING[area], (ceiling.low, ceiling.high), strict=True):
-        yield close(f"{area}: noise ceiling, {end} end", before, ours, TOLERANCE, note, kind="measured", n=len(rdms))
+        yield close(
+            f"{area}: noise ceiling, {end} end",
+            before,
+            ours,
+            TOLERANCE,
+            note,
+            kind="measured",
+            n=len(rdms),
+            of="people",
+        )
 
 
 def _identification(rdms: Float[np.ndarray, "s n n"]) -> Iterator[Row]:
@@ -77,7 +86,7 @@ def _identification(rdms: Float[np.ndarray, "s n n"]) -> Iterator[Row]:
             f"left out of every row; chance {chance:.3f}, people {spread.min():.3f} to {spread.max():.3f}"
         )
         title = f"IT: identification from the group, {name}"
-        yield close(title, before, spread.mean(), TOLERANCE, note, kind="measured", n=len(found))
+        yield close(title, before, spread.mean(), TOLERANCE, note, kind="measured", n=len(found), of="people")
 
 
 def _other_scanner(folder: Path, rdms: Float[np.ndarray, "s n n"]) -> Iterator[Row]:
@@ -99,7 +108,7 @@ def _models(folder: Path, rdms: dict[str, Float[np.ndarray, "s n n"]]) -> Iterat
                 f"Spearman, interval over people, p {row['p']:.3f}, ceiling {row['ceiling_low']:.3f} to "
                 f"{row['ceiling_high']:.3f}; "
             )
-            found = Found(low=float(row["low"]), high=float(row["high"]), n=len(own))
+            found = Found(low=float(row["low"]), high=float(row["high"]), n=len(own), of="people")
             if name == "categories":
                 note += "the bar is the 95 % of models with permuted conditions"
                 yield at_least(f"{area}: categories", row["p95"], row["value"], 0.0, note, kind="bar", **found)

@@ -111,8 +111,8 @@ def _of_random_weights(book: SongBook, draws: Sequence[int]) -> Promises:
 def _promises_of_random_weights(found: Sequence[Promises]) -> Row:
     songs, faults, skeleton = (sum(counts) for counts in zip(*found, strict=True))
     name = "random weights: share of songs that keep every promise"
-    note = f"songs of random weights, {faults} broken promises, {skeleton:,} skeleton notes in them"
-    return at_least(name, 1.0, 1 - faults / songs, 0.0, note, kind="bar", n=songs)
+    note = f"{faults} broken promises, {skeleton:,} skeleton notes in them"
+    return at_least(name, 1.0, 1 - faults / songs, 0.0, note, kind="bar", n=songs, of="songs")
 
 
 def _promises_of_trained_weights(results: Results, book: SongBook) -> Iterator[Row]:
@@ -122,8 +122,8 @@ def _promises_of_trained_weights(results: Results, book: SongBook) -> Iterator[R
     draws = range(TRAINED // len(frames))
     faults = sum(_broken(model.network, frames, Sampling(100 + number, top_p=1.0))[0] for number in draws)
     songs = len(frames) * len(draws)
-    name, note = "trained weights: share of songs that keep every promise", f"songs, {faults} broken promises"
-    yield at_least(name, 1.0, 1 - faults / songs, 0.0, note, kind="bar", n=songs)
+    name, note = "trained weights: share of songs that keep every promise", f"{faults} broken promises"
+    yield at_least(name, 1.0, 1 - faults / songs, 0.0, note, kind="bar", n=songs, of="songs")
 
 
 def _broken(network: NotesNetwork, frames: Sequence[Frame], sampling: Sampling) -> tuple[int, int]:
@@ -140,9 +140,17 @@ def _real_beside_real(book: SongBook) -> Iterator[Row]:
     found = _measured(beside, real, book)
     for name, (before, tolerance) in REAL.items():
         interval = percentile_interval(found[name])
-        note = f"training songs beside {len(real)} held-out xiaodiao; tolerance: other songs were drawn before"
+        note = f"of the training side, beside {len(real)} held-out xiaodiao; tolerance: other songs were drawn before"
         title, known = f"real songs beside real songs: {name}", Found(low=interval.low, high=interval.high)
-        yield close(title, before, interval.value, tolerance, note, kind="measured", **(known | Found(n=len(beside))))
+        yield close(
+            title,
+            before,
+            interval.value,
+            tolerance,
+            note,
+            kind="measured",
+            **(known | Found(n=len(beside), of="songs")),
+        )
 
 
 def _measured(songs: Sequence[Melody], real: Sequence[Melody], book: SongBook) -> dict[str, np.ndarray]:
@@ -156,16 +164,18 @@ def _worth_of_a_skeleton(results: Results) -> Iterator[Row]:
     own, none, shuffled = (nats.loc[arm] for arm in (results.own, "no skeleton", "shuffled skeletons"))
     gain = none - own
     said = ", ".join(f"{a:.3f} against {b:.3f}" for a, b in zip(own, none, strict=True))
-    note = f"nats per {DECORATIVE}, seed by seed: {said}; smallest gain {gain.min():.3f}; notes"
+    note = f"nats per {DECORATIVE}, seed by seed: {said}; smallest gain {gain.min():.3f}"
     notes, seeds = int(sums["n"].iloc[0]), [int(seed) for seed in nats.columns]
     name = "true skeletons: nats below none, mean of three seeds"
-    yield at_least(name, GAIN, gain.mean(), 0.0, note, kind="bar", n=notes, seeds=seeds)
+    yield at_least(name, GAIN, gain.mean(), 0.0, note, kind="bar", n=notes, of="notes", seeds=seeds)
     half = _half_width(results, "shuffled skeletons")
     note = (
         f"{shuffled.mean():.3f} against {none.mean():.3f} with none; tolerance: half of the 95 % interval of the mean"
     )
     name = "shuffled skeletons: no better than none"
-    yield at_least(name, float(none.mean()), shuffled.mean(), half, note, kind="rival", n=notes, seeds=seeds)
+    yield at_least(
+        name, float(none.mean()), shuffled.mean(), half, note, kind="rival", n=notes, of="notes", seeds=seeds
+    )
 
 
 def _half_width(results: Results, arm: str) -> float:
@@ -183,16 +193,16 @@ def _generated(results: Results) -> Iterator[Row]:
         row = table.loc[(results.own, name)]
         half = (MARKOV[name] + REAL[name][0]) / 2
         note = (
-            f"songs; half of the way from the Markov row measured before ({MARKOV[name]:.3f}) to real songs. Our own "
+            f"half of the way from the Markov row measured before ({MARKOV[name]:.3f}) to real songs. Our own "
             f"Markov table sings in the keys of the held-out songs and reaches {floor[name]:.3f}"
         )
         yield at_least(f"generated xiaodiao: {name}", half, row["value"], 0.0, note, kind="bar", **_known(row))
     row = table.loc[(results.own, "SE")]
-    note = f"songs; Markov table {floor['SE']:.4f}"
+    note = f"Markov table {floor['SE']:.4f}"
     yield at_most("generated xiaodiao: SE", MOST_SE, row["value"], 0.0, note, kind="bar", **_known(row))
     row = table.loc[(results.own, "copied")]
     note = (
-        "songs; 95th percentile over songs of the longest run of notes that stands in a training song, in any key; "
+        "95th percentile over songs of the longest run of notes that stands in a training song, in any key; "
         "the bar is that of real songs"
     )
     yield at_most("generated xiaodiao: copied notes", row["real"], row["value"], 0.0, note, kind="bar", **_known(row))
@@ -201,4 +211,4 @@ def _generated(results: Results) -> Iterator[Row]:
 def _known(row: pd.Series) -> Found:
     """Interval over songs and seeds."""
     seeds = list(SEEDS[: int(row["seeds"])])
-    return Found(low=float(row["low"]), high=float(row["high"]), n=int(row["songs"]), seeds=seeds)
+    return Found(low=float(row["low"]), high=float(row["high"]), n=int(row["songs"]), of="songs", seeds=seeds)

@@ -190,7 +190,7 @@ def _as_before(scored: Scored, counts: Sequence[int]) -> list[Row]:
         for k, (measure, before) in enumerate(zip(("top-1", "top-5"), SHEET[n], strict=True)):
             ours = scored[ADAPTER, n][k]
             note = (
-                "people; tolerance: measured from 3 draws, with a noise and a penalty that were not written down. In "
+                "tolerance: measured from 3 draws, with a noise and a penalty that were not written down. In "
                 "this construction 3 draws have a standard error of .015 (top-1) and .02 to .04 (top-5) when all "
                 "people are tested on the same images, .01 and .015 on images of their own"
             )
@@ -207,7 +207,7 @@ def _beats(scored: Scored, arm: str, other: str, n: int, draws: int, area: str =
     a, b = (counts @ scored[name, n][0] / counts.sum(axis=1) for name in (arm, other))
     compared = paired_difference(arm, other, a, b, metric="top-1", n=counts.shape[1])
     note = (
-        f"semi-real, people, {draws} draws each; {a[0]:.3f} against {b[0]:.3f}, chance {CHANCE:.3f}; holds when the "
+        f"semi-real, {draws} draws each; {a[0]:.3f} against {b[0]:.3f}, chance {CHANCE:.3f}; holds when the "
         f"whole interval is above 0; {compared.sentence}"
     )
     return claim(
@@ -221,6 +221,7 @@ def _beats(scored: Scored, arm: str, other: str, n: int, draws: int, area: str =
         low=compared.difference.low,
         high=compared.difference.high,
         n=counts.shape[1],
+        of="people",
         seeds=list(range(draws)),
     )
 
@@ -228,14 +229,14 @@ def _beats(scored: Scored, arm: str, other: str, n: int, draws: int, area: str =
 def _point(scored: Scored, arm: str, n: int, draws: int) -> Row:
     """A point of the curve."""
     top1, top5, back = scored[arm, n]
-    note = f"people; top-5 {top5.mean():.3f}, backward top-1 {back.mean():.3f}, chance {CHANCE:.3f}"
+    note = f"top-5 {top5.mean():.3f}, backward top-1 {back.mean():.3f}, chance {CHANCE:.3f}"
     found = _ends(top1, draws) | Found(line=arm, at=float(n))
     return described(f"{arm}, n {n}, top-1", top1.mean(), note, **found)
 
 
 def _at_chance(scored: Scored, n: int, draws: int) -> Row:
     top1 = scored[SHUFFLED, n][0]
-    note = "people; the new person's labels are shuffled among its n images; before, .035 to .055 came out"
+    note = "the new person's labels are shuffled among its n images; before, .035 to .055 came out"
     found = _ends(top1, draws) | Found(line=SHUFFLED, at=float(n))
     return close(f"{SHUFFLED}, n {n}, top-1", CHANCE, top1.mean(), 0.02, note, kind="bar", **found)
 
@@ -255,4 +256,4 @@ def _ends(values: Float[np.ndarray, " n"], draws: int) -> Found:
     """The interval over people."""
     counts = resample(len(values), RESAMPLES)
     interval = percentile_interval(counts @ values / counts.sum(axis=1))
-    return Found(low=interval.low, high=interval.high, n=len(values), seeds=list(range(draws)))
+    return Found(low=interval.low, high=interval.high, n=len(values), of="people", seeds=list(range(draws)))

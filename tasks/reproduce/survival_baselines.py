@@ -110,4 +110,4 @@ def _cohort(folder: Path, name: str) -> tuple[list[Row], float]:
 
 
 def _known(row: pd.Series) -> Found:
-    return Found(n=int(row["n"]), low=float(row["low"]), high=float(row["high"]))
+    return Found(n=int(row["n"]), of="patients", low=float(row["low"]), high=float(row["high"]))

@@ -58,14 +58,14 @@ def test_bounds_hold_on_their_side_and_never_for_nan():
 
 
 def test_what_describes_counts_neither_as_held_nor_as_failed():
-    point = described("a point", 0.7, "", low=0.6, high=0.8, n=1200, seeds=[1, 2])
+    point = described("a point", 0.7, "", low=0.6, high=0.8, n=1200, of="queries", seeds=[1, 2])
     held, failed = (at_least("claim", bar, 0.5, 0.0, "", kind="rival") for bar in (0.4, 0.6))
     assert (point["ok"], point["against"], point["tolerance"], point["kind"]) == (None, None, None, "none")
     assert verdict(result("p", [point, held])) == "reproduced: 1 of 1 claims hold"
     assert verdict(result("p", [point, held, failed])) == "in part: 1 of 2 claims hold"
     assert verdict(result("p", [point, failed])) == "not reproduced: 0 of 1 claims hold"
     assert not result("p", [point])["ok"], "a paper without a claim is not reproduced"
-    assert cells(point) == ["a point", "-", "none", "0.7", "0.6 to 0.8", "-", "-", "n 1,200; 2 seeds"]
+    assert cells(point) == ["a point", "-", "none", "0.7", "0.6 to 0.8", "-", "-", "n 1,200 queries; 2 seeds"]
 
 
 def test_a_block_says_intervals_seeds_and_how_many_rows_describe(tmp_path: Path):
