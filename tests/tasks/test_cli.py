@@ -73,6 +73,10 @@ def test_every_shipped_experiment_resolves_and_builds(config: str):
     [
         (["list", "encoder"], "list encoder: expected one of"),
         (["reproduce", "cmtaa"], "reproduce cmtaa: no such paper"),
+        (
+            ["reproduce", "rsa92", "--engine", "tcp://127.0.0.1:9"],
+            "reproduce rsa92: it is one piece of less than a minute",
+        ),
         (["bench", "cmtaa"], "bench cmtaa: no such bench; did you mean 'cmta'?"),
         (["bench"], "name a bench"),
         (["data", "verify", "tgca"], "no data set 'tgca'"),
