@@ -22,7 +22,7 @@ def cells(row: Row) -> list[str]:
 
 def _noted(row: Row) -> str:
     """The note behind what is known in numbers."""
-    parts = [f"n {row['n']:,} {row.get('of', '')}".rstrip()] if "n" in row else []
+    parts = [f"{row['n']:,} {row['of']}"] if "n" in row else []
     if seeds := row.get("seeds"):
         parts.append(f"seed {seeds[0]}" if len(seeds) == 1 else f"{len(seeds)} seeds")
     return "; ".join([*parts, *([row["note"]] if row["note"] else [])])

@@ -65,7 +65,7 @@ def test_what_describes_counts_neither_as_held_nor_as_failed():
     assert verdict(result("p", [point, held, failed])) == "in part: 1 of 2 claims hold"
     assert verdict(result("p", [point, failed])) == "not reproduced: 0 of 1 claims hold"
     assert not result("p", [point])["ok"], "a paper without a claim is not reproduced"
-    assert cells(point) == ["a point", "-", "none", "0.7", "0.6 to 0.8", "-", "-", "n 1,200 queries; 2 seeds"]
+    assert cells(point) == ["a point", "-", "none", "0.7", "0.6 to 0.8", "-", "-", "1,200 queries; 2 seeds"]
 
 
 def test_a_block_says_intervals_seeds_and_how_many_rows_describe(tmp_path: Path):
