@@ -1,13 +1,17 @@
-"""How the cost of one unit grows with patients, patches and subjects: processor seconds, so that a busy machine matters
-little. Every row is the better of two runs of a unit of one epoch or one fit; growth is the cost beside the row before.
+"""How cost grows with patients, patches and subjects of a unit, with the folds of a run, and with workers.
+
+Units and folds are in processor seconds, so that a busy machine matters little: the better of two runs of a unit of one
+epoch or one fit. What workers save is in seconds of the clock, so it is true of a quiet machine only. Growth is the
+cost beside the row before.
 """
 
 from __future__ import annotations
 
+import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from tasks.experiment.config import overlay, overlay_values, resolve
+from tasks.experiment.units import Unit, run_units
 from tasks.fmri import unit as fmri
 from tasks.fmri.experiment import FmriExperiment
 from tasks.survival import unit as survival
@@ -22,6 +27,8 @@ from tasks.survival.bench import patient, step_of
 from tasks.survival.experiment import SurvivalExperiment
 
 PATIENTS, PATCHES, SUBJECTS = (60, 120, 240), (500, 2000, 8000), (4, 16, 64)
+FOLDS, WORKERS, UNITS = (1, 2, 4), (1, 2, 4), 8
+ONE_EPOCH = ["trainer.max_epochs=1", "trainer.accelerator=cpu", "trainer.progress=false"]
 
 
 def cpu_seconds(call: Callable[[], object], repeats: int = 2) -> float:
@@ -34,11 +41,15 @@ def cpu_seconds(call: Callable[[], object], repeats: int = 2) -> float:
     return best
 
 
-def _unit(function: Callable[..., Any], experiment: type, config: str, overrides: list[str], arm: str) -> float:
-    """One unit; its data are read in the first of the two runs and kept."""
+def _resolved(experiment: type, config: str, overrides: list[str]) -> dict[str, Any]:
     tree = overlay_values(overlay([config]), overrides)
     tree.pop("task")
-    resolved = resolve(experiment, tree)
+    return resolve(experiment, tree)
+
+
+def _unit(function: Callable[..., Any], experiment: type, config: str, overrides: list[str], arm: str) -> float:
+    """One unit; its data are read in the first of the two runs and kept."""
+    resolved = _resolved(experiment, config, overrides)
     with tempfile.TemporaryDirectory() as folder:
         runs = iter(range(2))
 
@@ -52,12 +63,15 @@ def _unit(function: Callable[..., Any], experiment: type, config: str, overrides
 
 def patients() -> list[tuple[str, float]]:
     """One epoch of CMTA on simulated patients of 24 patches, scoring and files included."""
-    more = ["trainer.max_epochs=1", "trainer.accelerator=cpu", "trainer.progress=false"]
     return [
         (
             f"{count} patients, one epoch",
             _unit(
-                survival.run, SurvivalExperiment, "survival/demo", [f"cohort.patients={count}", *more], "demo_fusion"
+                survival.run,
+                SurvivalExperiment,
+                "survival/demo",
+                [f"cohort.patients={count}", *ONE_EPOCH],
+                "demo_fusion",
             ),
         )
         for count in PATIENTS
@@ -88,16 +102,66 @@ def subjects() -> list[tuple[str, float]]:
     ]
 
 
+def _fold_units(folder: Path, folds: Sequence[int], patients: int) -> list[Unit]:
+    """CMTA for one epoch, one unit per fold."""
+    resolved = _resolved(
+        SurvivalExperiment, "survival/demo", [f"cohort.patients={patients}", "cohort.folds=8", *ONE_EPOCH]
+    )
+    return [
+        Unit(
+            folder / f"fold{fold}-seed1",
+            survival.run,
+            {"config": resolved, "arm": "demo_fusion", "fold": fold, "seed": 1},
+        )
+        for fold in folds
+    ]
+
+
+def folds() -> list[tuple[str, float]]:
+    """One epoch of CMTA on 60 patients, with everything a run does for a unit."""
+    rows = []
+    for count in FOLDS:
+        with tempfile.TemporaryDirectory() as folder:
+            places = iter((Path(folder) / "a", Path(folder) / "b"))
+
+            def once(places: Any = places, count: int = count) -> None:
+                assert not any(end.error for end in run_units(_fold_units(next(places), range(count), 60)))
+
+            rows.append((f"{count} folds, one epoch", cpu_seconds(once)))
+    return rows
+
+
+def workers() -> list[tuple[str, float]]:
+    """Seconds of the clock for eight folds of 240 patients, by workers that are there already."""
+    rows = []
+    for count in (count for count in WORKERS if count <= (os.cpu_count() or 1)):
+        with tempfile.TemporaryDirectory() as folder:
+            warm = _fold_units(Path(folder) / "warm", range(count), 240)
+            assert not any(end.error for end in run_units(warm, count))
+            units = _fold_units(Path(folder) / "timed", range(UNITS), 240)
+            start = time.perf_counter()
+            assert not any(end.error for end in run_units(units, count))
+            rows.append((f"{UNITS} units by {count} workers", time.perf_counter() - start))
+    return rows
+
+
 def run() -> dict[str, Any]:
     """Every case, on one thread."""
     torch.set_num_threads(1)
     rows = []
     with threadpool_limits(1):
-        for what, measured in (("patients", patients()), ("patches", patches()), ("subjects", subjects())):
+        for grows, clock, measure in (
+            ("patients", "cpu_s", patients),
+            ("patches", "cpu_s", patches),
+            ("subjects", "cpu_s", subjects),
+            ("folds", "cpu_s", folds),
+            ("workers", "wall_s", workers),
+        ):
             before: float | None = None
-            for case, seconds in measured:
+            for case, seconds in measure():
                 grown: float | None = None if before is None else round(seconds / before, 2)
-                rows.append({"grows": what, "case": case, "cpu_s": round(seconds, 3), "beside the row before": grown})
+                spent = {"cpu_s": None, "wall_s": None, clock: round(seconds, 3)}
+                rows.append({"grows": grows, "case": case, **spent, "beside the row before": grown})
                 before = seconds
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     return {"bench": "growth", "device": f"cpu, 1 thread, {platform.machine()}", "versions": versions, "rows": rows}

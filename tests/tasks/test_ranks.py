@@ -102,9 +102,10 @@ def test_contrast_with_gathered_negatives_is_contrast_of_the_whole_batch(
 ):
     """In float64 every entry of every gradient is within the bar, after large steps too.
 
-    In float32 a gradient of 2.7 is rounded by 3e-7, so the bar grows with the step's largest gradient where that is above
-    1. And the steps are smaller: at 3e-2 two patches of a picture come so close that rounding decides which of them is a
-    word's partner, and the gradients of that step differ by up to 5e-5, as they would between any two orders of a sum.
+    In float32 a gradient of 2.7 is rounded by 3e-7, so the bar grows with the step's largest gradient where that is
+    above 1. And the steps are smaller: at 3e-2 two patches of a picture come so close that rounding decides which of
+    them is a word's partner, and the gradients of that step differ by up to 5e-5, as they would between any two orders
+    of a sum.
     """
     found = []
     for ranks in (1, 2):
