@@ -2,7 +2,9 @@
 
     python examples/add_encoder.py          # trains it on generated scenes and their captions
 
-Nothing is registered; an installed package of yours works the same: `left.class_path=mylab.encoders.Mine`.
+Nothing is registered; an installed package of yours works the same: `left.class_path=mylab.encoders.Mine`. What is run
+here only shows that it runs: two epochs on so few scenes leave R@1 at chance (.024 among 42). On pairs.scenes=1200 and
+for trainer.max_epochs=15, a caption's picture among 184 is found with R@1 .136 (chance .005).
 """
 
 from typing import ClassVar

@@ -3,7 +3,8 @@
     python examples/own_cohort.py          # writes own/ here, trains, prints the table and the report's place
 
 Replace `write_files` by your study: one row per patient (or slide) with outcome, age and gene columns. docs/data.md
-says what is read, refused and why; `slides: FOLDER` under `init_args` adds patch features.
+says what is read, refused and why; `slides: FOLDER` under `init_args` adds patch features. The network loses here,
+c-index .481 against .618 of a ridge, and has to: 60 patients and 3 epochs teach it nothing. 40 epochs give .577.
 """
 
 from pathlib import Path
