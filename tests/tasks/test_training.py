@@ -324,18 +324,6 @@ def test_a_second_process_touches_nothing_of_a_run_that_is_being_written(
     assert [path.name for path in run.iterdir()] == [".lock"]
 
 
-def test_help_is_instant_because_it_imports_neither_torch_nor_lightning():
-    probe = (
-        "import sys\nsys.argv = ['survival', '--help']\n"
-        "import tasks.cli, tasks.survival.cli\n"
-        "for main in (tasks.survival.cli.main, tasks.cli.main):\n"
-        "    try:\n        main()\n    except SystemExit as end:\n        assert end.code == 0\n"
-        "heavy = {'torch', 'lightning', 'pandas', 'numpy'} & set(sys.modules)\nassert not heavy, heavy\n"
-    )
-    done = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
 def test_arms_that_read_what_the_cohort_lacks_are_left_out_by_name(study: Path):
     experiment = build(SurvivalExperiment, TASK.resolved_config([str(study / "config.yaml"), "_base/survival"], []))
     assert experiment.left_out(experiment.cohort.load()) == {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -234,19 +233,6 @@ def test_an_explanation_names_rank_partners_and_right_answers(run: Path):
 def test_a_picture_that_asks_is_credited_as_well(run: Path):
     page = explain(run, "red-upper-left-0", k=2).read_text()
     assert "Items shown: Toy Painters (CC0)." in page
-
-
-def test_help_imports_neither_torch_nor_lightning():
-    program = (
-        "import sys\n"
-        "sys.argv = ['retrieval', '--help']\n"
-        "from tasks.retrieval.cli import main\n"
-        "try:\n    main()\nexcept SystemExit as end:\n"
-        "    assert not end.code\n"
-        "    assert not {'torch', 'lightning', 'pandas', 'faiss'} & set(sys.modules)\n"
-    )
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert "search" in said.stdout
 
 
 def test_progress_speaks_now_and_then_with_the_time_left():
