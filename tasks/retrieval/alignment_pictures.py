@@ -9,11 +9,12 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 
 from tasks.experiment.report import Figure
 from tasks.experiment.report.drawing import sheet
 from tasks.experiment.report.numbers import count, decimal
-from tasks.experiment.report.palette import HEAT, INK, QUIET, SERIES
+from tasks.experiment.report.palette import HEAT, INK, OVER, QUIET, SERIES, UNDER
 from tasks.retrieval.seen_items import Seen
 
 MOST_WORDS, MOST_CELLS = 24, 64
@@ -87,12 +88,13 @@ def _patches(
     for (column, row), word in zip(grid, best, strict=True):
         x, y = column * width - 0.5, row * height - 0.5
         axes.add_patch(
-            Rectangle((x, y), width, height, facecolor=colour.get(int(word), "#ffffff"), alpha=0.55, edgecolor="none")
+            Rectangle((x, y), width, height, facecolor=colour.get(int(word), UNDER), alpha=0.55, edgecolor="none")
         )
         if len(best) <= MOST_CELLS:
+            number = str(int(word) + 1)
             axes.text(
-                x + width / 2, y + height / 2, str(int(word) + 1), ha="center", va="center", fontsize=9.5, color=INK
-            )
+                x + width / 2, y + height / 2, number, ha="center", va="center", fontsize=9.5, color=OVER
+            ).set_path_effects([withStroke(linewidth=1.8, foreground=UNDER, alpha=0.7)])
 
 
 def _shown_words(strength: Float[np.ndarray, " m"]) -> list[int]:

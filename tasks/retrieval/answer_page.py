@@ -17,6 +17,8 @@ from tasks.retrieval.alignment_pictures import pair_picture
 from tasks.retrieval.scores import MEANING, Score
 from tasks.retrieval.seen_items import Seen
 
+SHOWN_AS_THEY_ARE = {"image", "melody", "text"}
+"""Modalities that a page can show; of others there is only the alignment."""
 SHOWN = 80
 """Characters of a text in a table."""
 
@@ -84,7 +86,8 @@ def compose(
         lead: the one sentence to remember
     """
     shown = [asking.about, *(answer.about for answer in answers)]
-    credits = sorted({f"{about.get('attribution', '')} ({about['licence']})" for about in shown if "licence" in about})
+    credited = [(about.get("attribution", ""), about.get("licence", "")) for about in shown]
+    credits = sorted({f"{who} ({terms})" if who and terms else who + terms for who, terms in credited} - {""})
     closing: list[Part] = [Facts({"score": f"{score}: {MEANING[score]}", **facts})]
     if credits:
         closing.append(Prose([f"Items shown: {'; '.join(credits)}."]))
@@ -108,14 +111,12 @@ def exhibit(seen: Seen, title: str, note: str = "") -> Exhibit:
 
 
 def _shown(asking: Seen, answers: Sequence[Answer]) -> Iterator[Part]:
-    """The query and the answers that could be read."""
-    there = [
-        exhibit(answer.seen, f"{answer.rank}. {answer.id}", _credited(answer.about))
-        for answer in answers
-        if answer.seen is not None
-    ]
-    if there:
-        yield Exhibits([exhibit(asking, "the query", _credited(asking.about)), *there])
+    """The query and the answers that could be read, where they can be looked at or listened to."""
+    items = [(asking, "the query", asking.about)]
+    items += [(answer.seen, f"{answer.rank}. {answer.id}", answer.about) for answer in answers if answer.seen]
+    there = [item for item in items if item[0].modality in SHOWN_AS_THEY_ARE]
+    if any(title != "the query" or seen.modality != "text" for seen, title, _ in there):
+        yield Exhibits([exhibit(seen, title, _credited(about)) for seen, title, about in there])
 
 
 def _credited(about: Mapping[str, str]) -> str:
@@ -145,6 +146,8 @@ def _pictures(asking: Seen, answers: Sequence[Answer]) -> Iterator[Part]:
 
 def _table(answers: Sequence[Answer]) -> Table:
     header = list(dict.fromkeys(name for answer in answers for name in answer.row))
+    if len({_credited(answer.about) for answer in answers}) == 1:  # said once, below
+        header = [name for name in header if name not in ("attribution", "licence")]
     rows = [[_cell(answer.row.get(name, "")) for name in header] for answer in answers]
     return Table(header, rows, f"{count(len(answers), 'answer')}, best first.")
 

@@ -37,6 +37,8 @@ DATA = {
 INK, QUIET, RULE, PAPER = (PAGE[name].light for name in ("ink", "quiet", "rule", "paper"))
 BLUE, VERMILLION, GREEN, PURPLE, AMBER = (colour.light for colour in DATA.values())
 SERIES = (BLUE, VERMILLION, GREEN, PURPLE, AMBER)
+OVER, UNDER = "#000000", "#fefefe"
+"""Of marks on a picture of somebody's, which looks the same on a light and on a dark page."""
 HEAT = "viridis"
 """matplotlib's name of the map for amounts (attention, density): lightness rises with the amount, for every reader."""
 

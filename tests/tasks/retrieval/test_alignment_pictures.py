@@ -62,7 +62,7 @@ def test_a_page_says_what_is_right_and_whose_the_items_are(right: bool | None):
     answers = [Answer(1, "square.png", 0.5, image.about, image, right), Answer(2, "gone.png", 0.1, {}, None, right)]
     page = compose(text, answers, "tokens", {"gallery": "test"}, "retrieval", "It is found.").html()
     assert "Drawn: 1 answer of 2." in page
-    assert "(MIT)" in page
+    assert "Items shown: MIT." in page
     assert ("not its partner" in page) == (right is False)
     assert image.x.shape[1] == WIDTH
 

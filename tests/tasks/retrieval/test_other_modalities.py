@@ -113,7 +113,12 @@ def test_items_are_indexed_from_files_and_found_by_themselves(name: str, trained
     assert itself.id == item
     assert itself.score == pytest.approx(1, abs=1e-5)
     assert itself.seen is not None, "its file is read again for a page"
-    assert explained(run, item, 2).answers[0].seen is not None
+    found = explained(run, item, 2)
+    assert found.answers[0].seen is not None
+    assert "<figure" in found.page.html()
+    assert found.page.html().count('class="exhibit"') == (0 if name == "embeddings" else 2), (
+        "only texts can be looked at"
+    )
 
 
 @pytest.mark.parametrize("name", ["brains", "slides", "genes"])
