@@ -10,7 +10,7 @@ import pandas as pd
 from data.errors import DataError
 from data.pairs.items import Pairs, PairSource, Side, galleries_of_splits
 from data.pairs.pictures import PICTURES, Fit
-from data.pairs.sources import ItemSource, PictureFiles
+from data.pairs.sources import ItemSource, PictureFiles, says_nothing
 from data.pairs.tables import TABLES, column, read_rows, splits
 from data.sources import resolve
 from data.text.reading import read_text
@@ -121,7 +121,7 @@ def captioned(
     for row, (key, text) in enumerate(zip(keys, texts, strict=True)):
         if key is None:
             account.append(f"{where}: row {row + 1} names no item and is left out")
-        elif text is None or not text.strip():
+        elif text is None or says_nothing(text):
             account.append(f"{where}: the caption of {key} is empty and left out")
         else:
             first.setdefault(key, row)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -191,12 +192,17 @@ class Texts(ItemSource):
         return chosen(self.modality, good, notes, keys, str(path))
 
 
+def says_nothing(text: str) -> bool:
+    """Whether a text is empty: no character, or none but blanks and invisible ones, of which no tower makes a token."""
+    return all(unicodedata.category(mark) in ("Cc", "Cf", "Zs", "Zl", "Zp") for mark in text)
+
+
 def usable_texts(pairs: Iterable[tuple[str, str]], where: str) -> tuple[dict[str, str], list[str]]:
     """Key -> text, and a line on each that is empty or whose key stood there before."""
     good: dict[str, str] = {}
     notes = []
     for key, text in pairs:
-        if not text.strip():
+        if says_nothing(text):
             notes.append(f"{where}: text {key} is empty and left out")
         elif key in good:
             notes.append(f"{where}: id {key} stands twice, the first is kept")

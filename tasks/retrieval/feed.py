@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from data.errors import DataError
 from data.pairs.items import Pairs, Side
 from encoders.encoder import Encoder
 from encoders.frozen import Features, Progress, features_of
@@ -29,11 +30,18 @@ class Feed:
         self.kept: Features | None = features_of(encoder, side, folder, progress=progress) if encoder.frozen else None
 
     def __call__(self, rows: Sequence[int]) -> Tokens:
-        """Tokens of these rows, on the encoder's device; rows may repeat."""
-        if self.kept is None:
-            return self.encoder(self.side.load(rows))  # type: ignore[no-any-return]
-        tokens, device = self.kept[rows], self.encoder.device
-        return Tokens(tokens.x.to(device), tokens.keep.to(device))
+        """Tokens of these rows, on the encoder's device; rows may repeat.
+
+        Raises:
+            DataError: the encoder keeps no token of one of them
+        """
+        tokens: Tokens = self.encoder(self.side.load(rows)) if self.kept is None else self.kept[rows]
+        there = tokens.present
+        if not there.all():
+            item, kind = self.side.ids[rows[int((~there).int().argmax())]], type(self.encoder).__name__
+            raise DataError(f"{self.side.name} {item}: {kind} keeps no token of it; leave it out of the collection")
+        device = self.encoder.device
+        return Tokens(tokens.x.to(device), tokens.keep.to(device)) if self.kept is not None else tokens
 
 
 def learn(encoder: Encoder, side: Side, rows: Sequence[int], most: int = 20_000) -> None:

@@ -15,7 +15,7 @@ from data.pairs.arrays import Genes, SlideFeatures, Vectors
 from data.pairs.items import Pairs, Side
 from data.pairs.melodies import MELODIES
 from data.pairs.pictures import PICTURES
-from data.pairs.sources import Found, ItemSource, MelodyFiles, PictureFiles, Texts
+from data.pairs.sources import Found, ItemSource, MelodyFiles, PictureFiles, Texts, says_nothing
 from data.pairs.tables import TABLES
 from data.sources import resolve
 from encoders.encoder import Encoder
@@ -114,7 +114,7 @@ def query_of(query: str, encoders: Mapping[str, Encoder], side: str | None = Non
         kind = "text" if table or not kinds else kinds[0]
         raise DataError(f"{query}: reads as {kind}, but this run was trained on {known}; ask with one of these")
     words = " ".join(query.split())
-    if not words:
+    if says_nothing(words):
         raise DataError("the query is empty; give a text, or a file of what the run was trained on")
     notes = [f"{query}: asked as these words; the file or folder of this name is not read"] if _there(query) else []
     return reading[0], Found(Side("text", [words], lambda rows: [words for _ in rows]), notes)

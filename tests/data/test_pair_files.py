@@ -162,6 +162,14 @@ def test_a_broken_line_of_json_is_named(tmp_path: Path):
         Texts(str(tmp_path / "t.jsonl")).read()
 
 
+@pytest.mark.parametrize("text", ["", "  ", "\u200b", "\u00a0\u2060\ufeff"])
+def test_a_text_of_invisible_characters_is_empty(text: str, tmp_path: Path):
+    (tmp_path / "t.csv").write_text(f"id,caption\na,{text}\nb,\u2603\n", encoding="utf-8")
+    found = Texts(str(tmp_path / "t.csv")).read()
+    assert found.side.ids == ["b"]
+    assert found.notes == [f"{tmp_path}/t.csv: text a is empty and left out"]
+
+
 def test_a_line_of_json_ends_at_a_line_feed_alone(tmp_path: Path):
     path = tmp_path / "t.jsonl"
     path.write_text('{"image": "a\u2028b\x85c"}\r\n\n{"image": "d"}\n', encoding="utf-8")

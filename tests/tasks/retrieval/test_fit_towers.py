@@ -7,13 +7,18 @@ import functools
 import itertools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from data.errors import DataError
+from data.pairs.items import Side
+from fusion.tokens import Tokens
 from tasks.experiment.schedule import risen_and_fallen
 from tasks.experiment.trainer import TrainerOptions
+from tasks.retrieval.feed import Feed
 from tasks.retrieval.fit_unit import FitOptions, Fitted, fit_towers, training_pairs
 from tasks.retrieval.objectives import GlobalContrast, HybridContrast, Objective, TokenContrast
 from tasks.retrieval.task import KeepBest
@@ -163,6 +168,24 @@ def test_a_collection_without_validation_or_training_items_is_refused(tmp_path: 
     table = PAIRS.table.assign(split="val")
     with pytest.raises(DataError, match="0 training pairs; at least 2"):
         training_pairs(dataclasses.replace(PAIRS, table=table))
+
+
+class Emptied(Vectors):
+    """Keeps no token of an item that begins with 7."""
+
+    def forward(self, raw: Any) -> Tokens:
+        tokens = super().forward(raw)
+        return Tokens(tokens.x, tokens.keep & (torch.as_tensor(np.asarray(raw)).flatten(1)[:, :1] != 7))
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_an_item_without_any_kept_token_is_named(frozen: bool, tmp_path: Path):
+    raw = np.ones((3, 6), np.float32)
+    raw[1, 0] = 7
+    feed = Feed(Emptied(6, frozen), Side("vectors", ["a", "b", "c"], lambda rows: raw[list(rows)]), tmp_path)
+    assert feed([2, 0]).present.all()
+    with pytest.raises(DataError, match=r"^vectors b: Emptied keeps no token of it; leave it out of the collection$"):
+        feed([0, 1])
 
 
 def test_the_learning_rate_rises_then_falls_to_zero():
