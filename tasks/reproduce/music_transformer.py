@@ -82,7 +82,7 @@ def run(data_root: Path, small: bool = False, workers: Workers = Workers()) -> R
 
     Args:
         data_root: the imported data set music
-        small: only small networks, for eight epochs with one seed, in a folder that goes: does it run at all?
+        small: only one small network, for eight epochs with one seed, in a folder that goes: does it run at all?
         workers: who trains; a training is a part
 
     Raises:
@@ -91,7 +91,8 @@ def run(data_root: Path, small: bool = False, workers: Workers = Workers()) -> R
     """
     file, seeds = data_root / FILE, SMALL_SEEDS if small else SEEDS
     with tempfile.TemporaryDirectory(dir=None if workers.engine is None else ".") as folder:
-        overrides, runs = ([f"let.epochs={SMALL_EPOCHS}"], Path(folder)) if small else ([], Path("runs"))
+        few = [f"let.epochs={SMALL_EPOCHS}", "rivals=null"]
+        overrides, runs = (few, Path(folder)) if small else ([], Path("runs"))
         given = [f"music.file={file}", *overrides]
         found = learned(trained_run(SMALLER, OWN_SMALLER, given, seeds, runs, workers), file)
     rows = list(table_rows([one for name in TABLES for one in found if one.arm == name]))
