@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tasks.experiment.report import Figure
 from tasks.experiment.report.curves import Line, curves
 from tasks.experiment.report.palette import INK, QUIET, SERIES
+from tasks.reproduce.cmta_runs import EXACT, PUBLISHED
 from tasks.reproduce.rows import Row
 from tasks.survival.report_tables import CEILING
 
@@ -23,8 +24,10 @@ def fusion_gain(rows: Sequence[Row]) -> Figure | None:
             points.setdefault(row["line"], {})[row["at"]] = (row["ours"], row["low"], row["high"])
     if not points:
         return None
-    colours = dict(zip((arm for arm in points if arm != CEILING), (*SERIES, INK, QUIET), strict=False))
-    lines = [Line(arm, of, colours.get(arm, QUIET), ":" if arm == CEILING else "-") for arm, of in points.items()]
+    dashes = {CEILING: ":", PUBLISHED: "--"}
+    colours = dict(zip((arm for arm in points if arm not in dashes), (*SERIES, INK, QUIET), strict=False))
+    colours[PUBLISHED] = colours.get(EXACT, QUIET)
+    lines = [Line(arm, of, colours.get(arm, QUIET), dashes.get(arm, "-")) for arm, of in points.items()]
     return curves(
         "fusion-gain",
         lines,
