@@ -92,8 +92,9 @@ def find(file: Path | str) -> Path:
     for candidate in [given, *_shipped(given)]:
         if candidate.is_file():
             return candidate
-    near = did_you_mean(given.stem, [path.stem for path in CONFIGS.rglob("*.yaml")])
-    raise ConfigError(f"{file}: no such config{near}; `fusion list configs` shows the shipped ones")
+    names = {str(path.relative_to(CONFIGS).with_suffix("")): path.stem for path in CONFIGS.rglob("*.yaml")}
+    near = did_you_mean(str(given.with_suffix("")), names) or did_you_mean(given.stem, [*names.values()])
+    raise ConfigError(f"{file}: no such config{near or ';'} `fusion list configs` shows the shipped ones")
 
 
 def _shipped(given: Path | str) -> list[Path]:

@@ -47,7 +47,10 @@ def _explained(error: Exception, name: str) -> int:
     if type(error).__name__ in ("Exit", "Abort"):
         return int(getattr(error, "exit_code", INTERRUPTED))
     if hasattr(error, "format_message"):
-        say(error.format_message(), name)
+        said = error.format_message()
+        if said.startswith("No such command") and "Did you mean" not in said:
+            said += f" `{name} --help` shows what there is."
+        say(said, name)
         return BAD_INPUT
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         say("the disk is full; free some space and repeat", name)

@@ -26,7 +26,7 @@ def survival_curves(
     logits: Float[Tensor, "n k"],
     months: Float[np.ndarray, " t"],
     edges: tuple[float, ...],
-    train_logits: Float[Tensor, "m k"],
+    train_logits: Float[Tensor, "m j"],
     train: pd.DataFrame,
 ) -> Float[np.ndarray, "n t"]:
     """Probability of living beyond each month.
@@ -39,7 +39,7 @@ def survival_curves(
         logits: of the patients to predict
         months: the grid
         edges: bounds of the time bins in months, first 0, last inf
-        train_logits: of the training patients, in the order of `train`
+        train_logits: of the training patients, in the order of `train`; their risks will do, as one column
         train: time and event of the training patients
     """
     if isinstance(loss, DiscreteHazard):

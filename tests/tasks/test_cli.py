@@ -83,7 +83,8 @@ def test_every_shipped_experiment_resolves_and_builds(config: str):
         (["data", "import", "tcga", "--from", "nowhere"], "nowhere: no such folder"),
         (["report", "nowhere"], "nowhere: not a run folder"),
         (["run", "nowhere"], "nowhere: no such config"),
-        (["bogus"], "No such command 'bogus'"),
+        (["bogus"], "No such command 'bogus'. `fusion --help` shows what there is."),
+        (["run", "survival/demoo"], "no such config; did you mean 'survival/demo'? `fusion list configs`"),
     ],
 )
 def test_what_cannot_be_found_is_named(
