@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+FOLDED = 40
+"""Characters of a cell from which a table in a terminal may fold it."""
 DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -114,7 +116,10 @@ def _finite(content: Any) -> Any:
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
-    """Rows on stdout: a table in a terminal, tab-separated text elsewhere."""
+    """Rows on stdout: a table in a terminal, tab-separated text elsewhere.
+
+    Long texts are folded. Nothing else is broken or cut: a terminal that is too narrow goes on in its next line.
+    """
     if not rows:
         return
     columns = list(columns or rows[0])
@@ -122,13 +127,22 @@ def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None
     if not sys.stdout.isatty():
         print("\n".join("\t".join(line) for line in [columns, *cells]))
         return
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*columns, box=None, header_style="bold")
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    needed = 0
+    for column, *own in zip(columns, *cells, strict=True):
+        widest = max(map(cell_len, [column, *own]))
+        foldable = widest > FOLDED
+        table.add_column(column, no_wrap=not foldable, overflow="fold", min_width=FOLDED // 2 if foldable else widest)
+        needed += (FOLDED // 2 if foldable else widest) + 2
     for line in cells:
         table.add_row(*line)
-    Console(no_color="NO_COLOR" in os.environ).print(table)
+    console = Console(no_color="NO_COLOR" in os.environ)
+    console.width = max(console.width, needed)
+    console.print(table)
 
 
 def _cell(value: Any) -> str:

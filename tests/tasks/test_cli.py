@@ -19,7 +19,7 @@ from tasks import catalogue
 from tasks.cli import main
 from tasks.experiment import doctor
 from tasks.experiment.config import build, experiment_class, overlay, resolve
-from tasks.experiment.console import numbers, run_command
+from tasks.experiment.console import numbers, print_table, run_command
 from tasks.experiment.folder import RunError
 from tasks.experiment.names import check_names, strangers
 
@@ -201,3 +201,16 @@ def test_numbers_on_the_command_line():
     assert numbers("1,0,1", "--folds") == [1, 0], "two processes must not write one unit"
     with pytest.raises(ValueError, match=r"--folds 0;2: expected whole numbers with commas"):
         numbers("0;2", "--folds")
+
+
+def test_a_table_in_a_narrow_terminal_breaks_long_texts_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    row = {"gallery": "test, full gallery", "direction": "image -> text", "value": 0.1234, "what": "word " * 15}
+    print_table([row, row | {"what": "short"}])
+    lines = capsys.readouterr().out.splitlines()
+    assert all(name in lines[0] for name in row)
+    assert len(lines) > 4, "the long text is folded"
+    assert sum("test, full gallery  image -> text  0.1234  " in line for line in lines) == 2
