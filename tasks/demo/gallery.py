@@ -26,7 +26,7 @@ CHOSEN = {
     "survival": ("arms", "calibration"),
     "melody": ("song-0-song", "song-0-generated"),
     "fmri": ("arms", "confusion"),
-    "retrieval": ("arms-3", "answer-1"),
+    "retrieval": ("arms-3", "right-answer-1", "wrong-answer-1"),
 }
 """Task -> names of the figures of its report that are shown."""
 BLOBS = ((0.34, 0.42, 0.33), (0.68, 0.62, 0.27), (0.85, 0.2, 0.1))

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pandas as pd
+
 from tasks.demo.verdict import Verdict, comparisons
 from tasks.experiment.config import overlay
 from tasks.experiment.report import Exhibits, Prose, Report, Section
@@ -17,7 +19,6 @@ from tasks.melody import report as melody
 from tasks.melody.results import read as read_melody
 from tasks.retrieval import report as retrieval
 from tasks.retrieval.answer_page import pictures
-from tasks.retrieval.experiment import experiment_of_run
 from tasks.retrieval.explain import explained
 from tasks.retrieval.results import read as read_retrieval
 from tasks.survival import report as survival
@@ -26,6 +27,12 @@ from tasks.survival.results import read as read_survival
 
 GALLERY, DIRECTION = "test, full gallery", "text -> image"
 """Where retrieval is judged: a picture is looked for among all pictures, by the words of its caption."""
+
+WHICH = {
+    "right": "The first caption of the test split whose own picture comes first.",
+    "wrong": "The first caption of the test split whose own picture does not come first.",
+}
+"""What is shown of retrieval."""
 
 MELODY = ("decorative pitch", "note")
 """What melody is judged by: a table says notes only, so it stands beside the model in the second."""
@@ -111,20 +118,35 @@ def retrieval_verdicts(run: Path) -> list[Verdict]:
 
 
 def retrieval_page(run: Path) -> Report:
-    """The run's report, and what the first caption of the test split finds, whatever that is.
+    """The run's report, and what two captions of the test split find: one its own picture first, the other not.
 
-    Drawn are the first answer and the first right one.
+    Drawn are the first answer and, where that is another among the five shown, the right one.
     """
-    page = retrieval.compose(read_retrieval(run))
-    pairs = experiment_of_run(run).pairs.load()
-    gallery = next(one for one in pairs.galleries if one.name == GALLERY)
-    found = explained(run, pairs.right.ids[gallery.right_queries[0]], 5, gallery=GALLERY)
-    answers = next(section.parts for section in found.page.sections if section.title == "Answers")
-    shown: list[Shown] = [Prose([f"The first caption of the test split and what it finds. {found.page.lead}"])]
-    shown += [part for part in answers if isinstance(part, Exhibits)]
-    right = next((answer.rank for answer in found.answers if answer.right), 1)
-    drawn = pictures(found.asking, [answer for answer in found.answers if answer.rank in (1, right)])
-    return replace(page, sections=[*page.sections, Section("Found", [*shown, *drawn])])
+    results = read_retrieval(run)
+    page = retrieval.compose(results)
+    shown: list[Shown] = []
+    for key, query in right_and_wrong(results.queries, results.own).items():
+        found = explained(run, query, 5, gallery=GALLERY)
+        answers = next(section.parts for section in found.page.sections if section.title == "Answers")
+        shown.append(Prose([f"{WHICH[key]} {found.page.lead}"]))
+        shown += [part for part in answers if isinstance(part, Exhibits)]
+        right = next((answer.rank for answer in found.answers if answer.right), 1)
+        drawn = pictures(found.asking, [answer for answer in found.answers if answer.rank in (1, right)])
+        shown += [figure.under(key) for figure in drawn]
+    return replace(page, sections=[*page.sections, Section("Found", shown)])
+
+
+def right_and_wrong(queries: pd.DataFrame, own: str) -> dict[str, str]:
+    """The first caption of the arm's gallery whose picture came first, and the first whose picture did not.
+
+    Args:
+        queries: of `tasks.retrieval.results.Results`
+        own: the arm
+    """
+    rows = queries[(queries["gallery_name"] == GALLERY) & (queries["direction"] == DIRECTION) & (queries["arm"] == own)]
+    rows = rows[(rows["seed"] == rows["seed"].min()) & (rows["score"] == "own")]
+    sides = {"right": rows[rows["rank"] <= 1], "wrong": rows[rows["rank"] > 1]}
+    return {key: str(side["query"].iloc[0]) for key, side in sides.items() if len(side)}
 
 
 PARTS = (

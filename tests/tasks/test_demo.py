@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from tasks.demo import gallery, run
+from tasks.demo import parts as parts_of_demo
 from tasks.demo.page import NAME, Ended, compose
 from tasks.demo.parts import PARTS, Part
 from tasks.demo.verdict import Verdict, comparisons
@@ -188,6 +189,23 @@ def test_a_part_is_a_shipped_config_of_its_task_on_made_data(one: Part, tmp_path
     source = next(tree[key] for key in ("cohort", "brains", "music", "pairs") if key in tree)
     assert source["class_path"] in {"SimulatedCohort", "SimulatedBrains", "GeneratedSongs", "Scenes"}
     assert set(gallery.CHOSEN) == {p.task for p in PARTS}
+
+
+def test_a_right_and_a_wrong_hit_are_shown_as_they_come():
+    columns = ["arm", "seed", "gallery_name", "direction", "score", "query", "rank"]
+    asked = (parts_of_demo.GALLERY, parts_of_demo.DIRECTION, "own")
+    rows = [
+        ("global", 1, *asked, "a", 1.0),
+        ("ours", 1, "test", *asked[1:], "b", 1.0),
+        ("ours", 1, *asked[:2], "pooled", "c", 1.0),
+        ("ours", 2, *asked, "d", 1.0),
+        ("ours", 1, *asked, "e", 3.0),
+        ("ours", 1, *asked, "f", 2.0),
+        ("ours", 1, *asked, "g", 1.0),
+    ]
+    shown = parts_of_demo.right_and_wrong
+    assert shown(pd.DataFrame(rows, columns=columns), "ours") == {"right": "g", "wrong": "e"}
+    assert shown(pd.DataFrame(rows[:-1], columns=columns), "ours") == {"wrong": "e"}
 
 
 def test_the_gallery_in_docs_is_small_and_whole():
