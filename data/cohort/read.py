@@ -176,4 +176,5 @@ def text_table(path: Path, expected: str, **options: Any) -> pd.DataFrame:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except (*UNREADABLE, ValueError) as problem:
-        raise DataError(f"{path}: not readable as a table ({problem}); expected {expected}, in UTF-8") from None
+        said = str(problem).strip()
+        raise DataError(f"{path}: not readable as a table ({said}); expected {expected}, in UTF-8") from None

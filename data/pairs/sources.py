@@ -88,6 +88,8 @@ class FileItems(ItemSource):
             files = (f for f in place.rglob("*") if f.suffix.lower() in self.suffixes and not f.name.startswith("."))
             named = sorted(f.relative_to(root).as_posix() for f in files)
         good, notes = self._checked(root, named, progress)
+        if not good and place.is_file() and notes:
+            raise DataError(notes[0].removesuffix("; left out"))
         if not good:
             kind = ", ".join(sorted(self.suffixes))
             raise DataError(f"{place}: no {self.modality} can be used here ({kind}){_first(notes)}")

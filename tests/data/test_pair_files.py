@@ -170,6 +170,12 @@ def test_a_text_of_invisible_characters_is_empty(text: str, tmp_path: Path):
     assert found.notes == [f"{tmp_path}/t.csv: text a is empty and left out"]
 
 
+def test_one_file_that_cannot_be_used_is_named_alone(tmp_path: Path):
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"^\S+bad.png: not readable as a picture \(.*\); replace or remove it$"):
+        PictureFiles(str(tmp_path / "bad.png")).read()
+
+
 def test_a_line_of_json_ends_at_a_line_feed_alone(tmp_path: Path):
     path = tmp_path / "t.jsonl"
     path.write_text('{"image": "a\u2028b\x85c"}\r\n\n{"image": "d"}\n', encoding="utf-8")
