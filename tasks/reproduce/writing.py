@@ -18,6 +18,7 @@ from tasks.reproduce.table import HEADER, cells
 
 LONG = 16
 """A table of more rows is folded: the count is read first, the rows when wanted."""
+MANY = 3
 PACKAGES = ("torch", "numpy", "scikit-learn")
 
 
@@ -47,7 +48,7 @@ def write_section(
         text = known.sub(lambda _: section, text)
     else:
         text = f"{text.rstrip()}\n\n## {title}\n\n{section}\n"
-    seeds = ", ".join(map(str, seeds_of(result))) or "none needed"
+    seeds = _listed(seeds_of(result)) or "none needed"
     row = (key, f"{verdict(result)}{' (small form)' if small else ''}", on or "-", str(datetime.date.today()), seeds)
     write_whole(path, with_status(text, row, order))
 
@@ -79,7 +80,13 @@ def _descriptive(result: Result) -> str:
 
 
 def _seeded(seeds: list[int]) -> str:
-    return f"Seeds {', '.join(map(str, seeds))}" if seeds else "Nothing that is fitted is random"
+    return f"Seeds {_listed(seeds)}" if seeds else "Nothing that is fitted is random"
+
+
+def _listed(seeds: list[int]) -> str:
+    if len(seeds) > MANY and seeds[-1] - seeds[0] == len(seeds) - 1:
+        return f"{seeds[0]} to {seeds[-1]}"
+    return ", ".join(map(str, seeds))
 
 
 def _cell(text: str) -> str:
