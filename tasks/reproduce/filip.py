@@ -1,7 +1,7 @@
 """filip: pooled vectors, tokens (FILIP, Yao et al., ICLR 2022) and both, on drawings and their words.
 
-The published column is the project's own earlier measurement on the same files (one untuned configuration, last step,
-two seeds); no public checkpoint of FILIP exists. Protocol A: one drawing of an unseen concept. B: four drawings in one
+What was measured before is the project's own on the same files (one untuned configuration, last step, two seeds); no
+public checkpoint of FILIP exists. Protocol A: one drawing of an unseen concept. B: four drawings in one
 picture, in a gallery of near twins; each drawing and each label is one token there, for all arms.
 Figures are means over seeds, and over the three seen art sets unless a row says otherwise.
 """
