@@ -260,17 +260,10 @@ def _elsewhere(found: Sequence[Asked], protocol: Protocol) -> Iterator[Row]:
 
 
 def _note(found: Sequence[Asked], arm: str, direction: str, k: int, galleries: Sequence[str]) -> str:
-    hits = recall(found, arm, direction, k, galleries)
-    span = percentile_interval(_means(hits))
-    chosen = [a for a in found if (a.arm, a.direction) == (arm, direction) and a.gallery in galleries]
-    seeds = len({a.seed for a in chosen})
+    size = next(a.size for a in found if (a.arm, a.direction) == (arm, direction) and a.gallery in galleries)
     per_gallery = ", ".join(f"{g} {recall(found, arm, direction, k, [g]).mean():.3f}" for g in galleries)
-    rest = " ".join(f"{recall(found, arm, direction, other, galleries).mean():.3f}" for other in KS)
-    return (
-        f"n {len(hits)} queries x {len(galleries)} styles x {seeds} seeds, gallery {chosen[0].size}, "
-        f"95 % interval over queries {span.low:.3f} to {span.high:.3f}, chance {k / chosen[0].size:.4f}; "
-        f"R@1/5/10 {rest}; {per_gallery}; {TIE_RULE}"
-    )
+    recalls = " ".join(f"{recall(found, arm, direction, other, galleries).mean():.3f}" for other in KS)
+    return f"gallery {size}, chance {k / size:.4f}; R@1/5/10 {recalls}; {per_gallery}; {TIE_RULE}"
 
 
 def _found(found: Sequence[Asked], arm: str, direction: str, k: int, galleries: Sequence[str]) -> Found:
