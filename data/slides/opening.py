@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
@@ -57,17 +58,20 @@ def open_slide(path: Path, mpp: float | None = None, source_mpp: float | None = 
         raise DataError(
             f"slide {path.name}: {vendor or 'OpenSlide'} cannot open it ({error}); truncated or damaged?"
         ) from error
-    if native is None or (direct and vendor in PAGED_VENDORS):
-        found = _open_pages(path, native, mpp, source_mpp)
-        if found is not None:
-            if native is not None:
-                native.close()
-            return found
-    if native is not None:
-        properties = dict(native.properties)
-        native.set_cache(openslide.OpenSlideCache(96 << 20))
-        levels = _levels(path, list(native.level_dimensions))
-        return NativeSlide(path, levels, resolution_of(properties, mpp, source_mpp), properties, native=native)
+    with ExitStack() as unless_kept:
+        if native is not None:
+            unless_kept.callback(native.close)
+        if native is None or (direct and vendor in PAGED_VENDORS):
+            found = _open_pages(path, native, mpp, source_mpp)
+            if found is not None:
+                return found
+        if native is not None:
+            properties = dict(native.properties)
+            native.set_cache(openslide.OpenSlideCache(96 << 20))
+            levels = _levels(path, list(native.level_dimensions))
+            slide = NativeSlide(path, levels, resolution_of(properties, mpp, source_mpp), properties, native=native)
+            unless_kept.pop_all()
+            return slide
     return _open_plain(path, mpp, source_mpp)
 
 
@@ -151,10 +155,15 @@ def _open_pages(
     if opened is None:
         return None
     tiff, pages = opened
-    properties = dict(native.properties) if native is not None else {}
-    properties |= _ome_resolution(tiff) if "openslide.mpp-x" not in properties else {}
-    levels = _levels(path, [(page.imagewidth, page.imagelength) for page in pages])
-    return TiledTiff(path, levels, resolution_of(properties, mpp, source_mpp), properties, tiff=tiff, pages=pages)
+    with ExitStack() as unless_kept:
+        unless_kept.callback(tiff.close)
+        properties = dict(native.properties) if native is not None else {}
+        properties |= _ome_resolution(tiff) if "openslide.mpp-x" not in properties else {}
+        levels = _levels(path, [(page.imagewidth, page.imagelength) for page in pages])
+        resolution = resolution_of(properties, mpp, source_mpp)
+        slide = TiledTiff(path, levels, resolution, properties, tiff=tiff, pages=pages)
+        unless_kept.pop_all()
+        return slide
 
 
 def _ome_resolution(tiff: tifffile.TiffFile) -> dict[str, str]:

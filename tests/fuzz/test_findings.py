@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -29,9 +30,10 @@ from data.music.abc import tunes
 from data.music.essen import EssenSongs
 from data.pairs.arrays import Vectors
 from data.pairs.pictures import check_pictures, read_picture
+from data.slides import opening
 from data.slides.catalogue import find_slides
 from data.slides.feature_files import read_features
-from data.slides.generated import write_slide
+from data.slides.generated import stained, write_slide
 from data.slides.journal import Journal, Record
 from data.slides.opening import open_slide
 from data.slides.resolution import read_mpp_table
@@ -238,6 +240,27 @@ def test_pixels_without_a_value_are_dark_and_a_picture_of_them_is_none(tmp_path:
     Image.fromarray(np.full((8, 8), np.nan, np.float32)).save(tmp_path / "p.tiff")
     with pytest.raises(DataError, match="no pixel has a value"):
         read_picture(tmp_path / "p.tiff", 8)
+
+
+def test_a_frame_far_outside_its_picture_is_refused(tmp_path: Path):
+    content = b"GIF87a\t\x00\x07\x00\x81\x00\x00\x01" + bytes(11) + b",\xa0\xc8\xeb\x85\xf3\xcc\xe1\x7f\x00\x08\x0f"
+    content += b"\x00\x01\x08\x1cH\xb0\xa0\xc1\x83\x08\x13*D\x18\x10\x00;"
+    (tmp_path / "p.gif").write_bytes(content)
+    with pytest.raises(DataError, match=r"p\.gif: not readable as a picture"):
+        read_picture(tmp_path / "p.gif", 4)
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_a_slide_that_is_refused_late_is_closed(direct: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object) -> None:
+        raise DataError("no resolution")
+
+    write_slide(tmp_path / "s.svs", stained(96, 80), (1.0, 2.0), 0.5)
+    monkeypatch.setattr(opening, "resolution_of", refuse)
+    with pytest.raises(DataError, match="no resolution"):
+        open_slide(tmp_path / "s.svs", direct=direct)
+    open_files = {os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")}
+    assert str((tmp_path / "s.svs").resolve()) not in open_files
 
 
 def test_an_animation_whose_later_frames_are_damaged_is_a_picture(tmp_path: Path):
