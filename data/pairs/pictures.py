@@ -65,11 +65,7 @@ def read_picture(path: Path, side: int, fit: Fit = "crop") -> Picture:
             upright = ImageOps.exif_transpose(_on_white(picture))
     except FileNotFoundError:
         raise DataError(f"{path}: no such picture") from None
-    except MemoryError:  # a frame that says it lies far outside the picture
-        raise DataError(
-            f"{path}: not readable as a picture (it asks for more memory than there is); replace or remove it"
-        ) from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as problem:
+    except Exception as problem:  # of a damaged file Pillow lets through whatever its decoders raise
         raise DataError(f"{path}: not readable as a picture ({_first_line(problem)}); replace or remove it") from None
     if fit == "crop":
         return _planes(ImageOps.fit(upright, (side, side), Image.Resampling.BICUBIC))
