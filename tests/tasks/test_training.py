@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -163,8 +164,13 @@ def test_a_killed_run_resumed_equals_an_uninterrupted_one(study: Path, finished:
 
 
 def test_a_run_that_was_moved_goes_on_and_repeats_nothing(
-    study: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    study: Path,
+    finished: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ):
+    caplog.set_level(logging.INFO, "fusion")  # an earlier test may have asked for --quiet
     unit = killed(study, "carried")
     new = tmp_path / "elsewhere"
     (new / "survival").mkdir(parents=True)
