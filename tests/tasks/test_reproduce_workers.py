@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 from importlib import import_module
 from pathlib import Path
@@ -32,7 +33,10 @@ def failing(kind: str) -> None:
         os._exit(9)
 
 
-def test_answers_stand_in_the_order_of_the_parts_for_any_jobs(capsys: pytest.CaptureFixture[str]):
+def test_answers_stand_in_the_order_of_the_parts_for_any_jobs(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.INFO, "fusion")  # an earlier test may have asked for --quiet
     here, beside = (Workers(jobs).each(drawn, PARTS) for jobs in (1, 2))
     assert here == beside == [drawn(*arguments) for arguments in PARTS.values()]
     assert "[1/4] seed 0 " in capsys.readouterr().err, "progress is told as each ends"
