@@ -36,7 +36,7 @@ from tasks.experiment.report import Figure
 from tasks.reproduce.cmta_figure import fusion_gain
 from tasks.reproduce.cmta_runs import APART, EXACT, LINEAR, PERFECT, PUBLISHED, SLIDES, TOGETHER, Place, real, semi_real
 from tasks.reproduce.rows import Found, Result, Row, claim, close, described, result
-from tasks.reproduce.workers import Workers
+from tasks.reproduce.workers import HERE, Workers
 from tasks.survival.metrics import fold_means
 from tasks.survival.report_tables import CEILING
 
@@ -89,7 +89,7 @@ def run(
     data_root: Path,
     small: bool = False,
     features: Path | None = None,
-    workers: Workers = Workers(),  # noqa: B008
+    workers: Workers = HERE,
 ) -> Result:
     """Train what is not trained yet, in `runs/survival/fusion_gain_*`, and compare.
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from tasks.experiment.config import build
 from tasks.experiment.folder import RunError
-from tasks.reproduce.workers import Workers
+from tasks.reproduce.workers import HERE, Workers
 from tasks.survival.ceiling import ceiling
 from tasks.survival.experiment import SurvivalExperiment
 from tasks.survival.report_tables import CEILING
@@ -37,7 +37,7 @@ class Place(NamedTuple):
 
     data: Path
     runs: Path = Path("runs")
-    workers: Workers = Workers()
+    workers: Workers = HERE
     folds: Sequence[int] | None = None
 
     def cohort(self, study: str) -> dict[str, str]:

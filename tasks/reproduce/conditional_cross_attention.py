@@ -28,7 +28,7 @@ from tasks.experiment.compare import percentile_interval, resample
 from tasks.experiment.trainer import TrainerOptions
 from tasks.reproduce.rows import Found as Known
 from tasks.reproduce.rows import Result, Row, at_least, result
-from tasks.reproduce.workers import Workers
+from tasks.reproduce.workers import HERE, Workers
 from tasks.retrieval.conditional import (
     AttributeEmbedder,
     ConditionalEmbedder,
@@ -80,7 +80,7 @@ class Found:
     apart: Float[Tensor, "k k"]
 
 
-def run(data_root: Path, small: bool = False, workers: Workers = Workers()) -> Result:  # noqa: B008
+def run(data_root: Path, small: bool = False, workers: Workers = HERE) -> Result:
     """Train every arm with every seed on the emoji and on the folk songs.
 
     Args:

@@ -27,7 +27,7 @@ from encoders.text import PretrainedText
 from tasks.experiment.compare import percentile_interval, resample
 from tasks.experiment.trainer import TrainerOptions
 from tasks.reproduce.rows import Found, Result, Row, at_least, described, result
-from tasks.reproduce.workers import Workers
+from tasks.reproduce.workers import HERE, Workers
 from tasks.retrieval.feed import encode, feeds
 from tasks.retrieval.fit_unit import FitOptions, Fitted, fit_towers
 from tasks.retrieval.metrics import KS, TIE_RULE, per_query, recall_name
@@ -68,7 +68,7 @@ class Asked(NamedTuple):
     queries: pd.DataFrame
 
 
-def run(data_root: Path, small: bool = False, workers: Workers = Workers()) -> Result:  # noqa: B008
+def run(data_root: Path, small: bool = False, workers: Workers = HERE) -> Result:
     """Train every arm on both protocols with every seed, and measure the test galleries.
 
     Args:

@@ -24,7 +24,7 @@ from tasks.fmri.nested import Nested
 from tasks.fmri.permutation import fixed_null, ridge_null
 from tasks.fmri.volumes import FromVolumes
 from tasks.reproduce.rows import Found, Result, Row, at_least, close, result
-from tasks.reproduce.workers import Workers
+from tasks.reproduce.workers import HERE, Workers
 
 PAPER = "haxby"
 MASKS = {"1slice": "pymvpa_example/mask.nii.gz", "25mm": "haxby2001/sub001/masks/25mm/brain.nii.gz"}
@@ -67,7 +67,7 @@ def run(
     data_root: Path,
     small: bool = False,
     deep: Mapping[str, Decoder] | None = None,
-    workers: Workers = Workers(),  # noqa: B008
+    workers: Workers = HERE,
 ) -> Result:
     """Score baselines, controls, the nested choice and the deep decoder.
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from kernels.attention import attend
 from tasks.reproduce.rows import Result, Row, at_least, at_most, close, result
-from tasks.reproduce.workers import Workers
+from tasks.reproduce.workers import HERE, Workers
 
 PAPER = "icl-linear-regression"
 WIDTH, LENGTH, NOISE = 5, 40, 0.1
@@ -142,7 +142,7 @@ def bayes(given: Prompts) -> Float[Tensor, " b"]:
 def run(
     data_root: Path | None = None,
     small: bool = False,
-    workers: Workers = Workers(),  # noqa: B008
+    workers: Workers = HERE,
 ) -> Result:
     """Train and measure.
 

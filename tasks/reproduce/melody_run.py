@@ -10,7 +10,7 @@ from pathlib import Path
 from tasks.experiment.folder import RunError
 from tasks.melody.results import Results, read
 from tasks.melody.train import TASK
-from tasks.reproduce.workers import Workers
+from tasks.reproduce.workers import HERE, Workers
 
 
 def trained_run(
@@ -19,7 +19,7 @@ def trained_run(
     overrides: Sequence[str] = (),
     seeds: Sequence[int] = (1,),
     runs: Path = Path("runs"),
-    workers: Workers = Workers(),  # noqa: B008
+    workers: Workers = HERE,
 ) -> Results:
     """Train what of a run is not trained yet, then read it.
 

@@ -30,7 +30,7 @@ from tasks.reproduce import length_generalisation as copying_task
 from tasks.reproduce.length_generalisation import LENGTHS, floor
 from tasks.reproduce.melody_run import trained_run
 from tasks.reproduce.rows import Found, Result, Row, at_least, at_most, close, described, result
-from tasks.reproduce.workers import Workers
+from tasks.reproduce.workers import HERE, Workers
 
 PAPER = "music-transformer"
 WHOLE, SMALLER = "melody/chorales", "melody/chorales_small"
@@ -77,7 +77,7 @@ class Learned(NamedTuple):
         return float(rows["nats"].sum() / rows["n"].sum())
 
 
-def run(data_root: Path, small: bool = False, workers: Workers = Workers()) -> Result:  # noqa: B008
+def run(data_root: Path, small: bool = False, workers: Workers = HERE) -> Result:
     """Tables, networks and length generalisation.
 
     Args:
@@ -174,7 +174,7 @@ def gap_rows(found: Sequence[Learned], own: str, size: str) -> Iterator[Row]:
                 yield at_least(name, bar, gap, 0.0, note, kind="bar", seeds=seeds)
 
 
-def length_rows(seeds: Sequence[int], workers: Workers = Workers()) -> Iterator[Row]:  # noqa: B008
+def length_rows(seeds: Sequence[int], workers: Workers = HERE) -> Iterator[Row]:
     """Sequences of four times the trained length: relative attention holds, sinusoids do not."""
     kinds = {"relative": True, "added sinusoids": False}
     parts = {f"{name}, seed {seed}": (relative, seed) for name, relative in kinds.items() for seed in seeds}

@@ -33,7 +33,7 @@ from tasks.melody.trained import trained
 from tasks.melody.vocabulary import Vocabulary
 from tasks.reproduce.melody_run import trained_run
 from tasks.reproduce.rows import Found, Result, Row, at_least, at_most, close, result
-from tasks.reproduce.workers import Workers
+from tasks.reproduce.workers import HERE, Workers
 
 PAPER = "small-tunes"
 CONFIG, RUN = "melody/small_tunes", "small_tunes_reproduced"
@@ -56,7 +56,7 @@ class Promises(NamedTuple):
     skeleton: int
 
 
-def run(data_root: Path, small: bool = False, workers: Workers = Workers()) -> Result:  # noqa: B008
+def run(data_root: Path, small: bool = False, workers: Workers = HERE) -> Result:
     """Everything; training goes to `runs/melody/small_tunes_reproduced` and continues there after an interruption.
 
     Args:

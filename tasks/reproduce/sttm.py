@@ -34,7 +34,7 @@ from tasks.fmri.models.trunks import ContrastiveTrunk, GaussianTrunk, NoTrunk
 from tasks.fmri.targets import GivenTargets, GroupGeometry
 from tasks.fmri.transfer import FewShotDecoder
 from tasks.reproduce.rows import Found, Result, Row, claim, close, described, result
-from tasks.reproduce.workers import Workers
+from tasks.reproduce.workers import HERE, Workers
 
 PAPER = "sttm"
 RDMS, LABELS = "rdms_92images/fmri_IT_RDMs.npz", "rdms_92images/labels.tsv"
@@ -73,7 +73,7 @@ class Asked(NamedTuple):
     rdms: str = RDMS
 
 
-def run(data_root: Path, small: bool = False, workers: Workers = Workers()) -> Result:  # noqa: B008
+def run(data_root: Path, small: bool = False, workers: Workers = HERE) -> Result:
     """Fit, score and compare.
 
     Args:

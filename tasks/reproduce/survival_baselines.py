@@ -15,7 +15,7 @@ from data.cohort.prepare import Preparation
 from data.cohort.tables import TableCohort
 from data.sources import not_here
 from tasks.reproduce.rows import Found, Result, Row, at_least, claim, close, result
-from tasks.reproduce.workers import Workers
+from tasks.reproduce.workers import HERE, Workers
 from tasks.survival.baselines import age, ridge_genes_and_age, score_fold
 from tasks.survival.metrics import compare_arms, rank
 
@@ -27,7 +27,7 @@ SECONDS = 60.0
 SMALL = ("gbmlgg", "ucec")
 
 
-def run(data_root: Path, small: bool = False, workers: Workers = Workers()) -> Result:  # noqa: B008
+def run(data_root: Path, small: bool = False, workers: Workers = HERE) -> Result:
     """Fit and score both baselines.
 
     Args:

@@ -53,6 +53,10 @@ class Workers(NamedTuple):
         return [answers[at] for at in range(len(names))]
 
 
+HERE = Workers()
+"""One part after the other, in this process."""
+
+
 def _timed(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, float]:
     began = time.perf_counter()
     with threadpool_limits(1):
