@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +13,6 @@ from data.errors import DataError
 from tasks.experiment.folder import RunError
 from tasks.experiment.signatures import ConfigError
 from tasks.retrieval.build_index import Opened, build
-from tasks.retrieval.cli import main
 from tasks.retrieval.index_folder import load, verify
 from tasks.retrieval.results import read
 from tasks.retrieval.search import search
@@ -22,6 +20,7 @@ from tasks.retrieval.space_index import build_spaces
 from tasks.retrieval.space_tables import space_summary
 from tasks.retrieval.space_unit import TrainedSpaces
 from tasks.retrieval.train import TASK
+from tests.tasks.retrieval.command import retrieval
 from tests.tasks.retrieval.toy import save_picture, written
 
 SPACES = {
@@ -58,13 +57,6 @@ def idx(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("towers") / "idx"
     build(Opened.of(run), "collection:test", folder, "left")
     return folder
-
-
-def retrieval(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["retrieval", *arguments])
-    with pytest.raises(SystemExit) as end:
-        main()
-    return int(end.value.code or 0)
 
 
 def test_every_way_to_rank_is_in_every_table(run: Path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,10 +15,10 @@ from data.errors import DataError
 from tasks.experiment.folder import RunError
 from tasks.experiment.signatures import ConfigError
 from tasks.retrieval.build_index import Opened, build
-from tasks.retrieval.cli import main
 from tasks.retrieval.explain import explained
 from tasks.retrieval.search import How, Searcher, search
 from tasks.retrieval.train import TASK
+from tests.tasks.retrieval.command import retrieval
 
 ITEMS, WIDTH = 48, 12
 COLOURS = ("red", "blue", "green", "grey")
@@ -94,13 +93,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trained]:
         assert TASK.train([f"retrieval/{name}"], [*made(folder), *SMALL, *narrow, f"runs={folder}/runs"]) == 0
         found[name] = Trained(folder / "runs" / "retrieval" / name, folder)
     return found
-
-
-def retrieval(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["retrieval", *arguments])
-    with pytest.raises(SystemExit) as end:
-        main()
-    return int(end.value.code or 0)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import pytest
 from data.errors import DataError
 from tasks.experiment.folder import RunError
 from tasks.retrieval.build_index import Opened, build
-from tasks.retrieval.cli import main
 from tasks.retrieval.evaluation import evaluate_run
 from tasks.retrieval.explain import explain
 from tasks.retrieval.index_folder import load, verify
@@ -23,6 +21,7 @@ from tasks.retrieval.progress import Progress
 from tasks.retrieval.results import read
 from tasks.retrieval.search import search
 from tasks.retrieval.train import TASK
+from tests.tasks.retrieval.command import retrieval
 from tests.tasks.retrieval.toy import save_picture, written
 
 
@@ -44,13 +43,6 @@ def idx(opened: Opened, tmp_path: Path) -> Path:
     """The pictures of the test items as an index."""
     build(opened, "collection:test", tmp_path / "idx", "left")
     return tmp_path / "idx"
-
-
-def retrieval(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["retrieval", *arguments])
-    with pytest.raises(SystemExit) as end:
-        main()
-    return int(end.value.code or 0)
 
 
 def test_the_run_measures_every_arm_in_every_gallery_and_direction(run: Path):
