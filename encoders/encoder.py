@@ -37,6 +37,10 @@ class Encoder(nn.Module, ABC):
         """Items of a batch of which only a part is read -> what is cut, in one line."""
         return {}
 
+    def unread(self, raw: Any) -> list[int]:
+        """Items of a batch of which it keeps no token, as far as that can be told without reading them."""
+        return []
+
     def labels(self, raw: Any) -> list[list[str]]:
         """What each token of each item of a batch is called in a picture, padding left out."""
         return [[str(k + 1) for k in range(int(count))] for count in self(raw).keep.sum(dim=1)]

@@ -89,6 +89,9 @@ class TextTransformer(Encoder):
         encoded = [self.tokenizer.encode(text, self.tokens) for text in raw]
         return {row: cut_line(raw[row], e.cut, e.total, self.tokens) for row, e in enumerate(encoded) if e.cut}
 
+    def unread(self, raw: Sequence[str]) -> list[int]:
+        return [row for row, text in enumerate(raw) if not self.tokenizer.encode(text, self.tokens).ids]
+
     def labels(self, raw: Sequence[str]) -> list[list[str]]:
         """The piece of text of each token."""
         encoded = [self.tokenizer.encode(text, self.tokens).ids for text in raw]
@@ -161,6 +164,9 @@ class PretrainedText(Encoder):
             if len(spans) > self.tokens:
                 found[row] = cut_line(text, text[spans[self.tokens][0] :], len(spans), self.tokens)
         return found
+
+    def unread(self, raw: Sequence[str]) -> list[int]:
+        return [row for row, spans in enumerate(self._spans(raw)) if not spans]
 
     def labels(self, raw: Sequence[str]) -> list[list[str]]:
         """The piece of text of each token."""

@@ -269,7 +269,7 @@ def asked_items(experiment: RetrievalExperiment, items: str, side: str, encoder:
     if name != COLLECTION or Path(items).exists():
         found = source_of(items, encoder, text).read()
         return AskedItems(found.side, described(found.side, items), found.notes)
-    pairs = experiment.pairs.load()
+    pairs = experiment.collection()
     whole: Side = pairs.left if side == "left" else pairs.right
     rows = list(range(len(whole))) if not split else pairs.rows(split)[0 if side == "left" else 1]
     if not rows:

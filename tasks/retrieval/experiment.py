@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from data.pairs.items import PairSource
+from data.pairs.items import Pairs, PairSource
+from data.pairs.without import without
 from encoders.encoder import Encoder
 from tasks.experiment.config import build
 from tasks.experiment.folder import RunFolder
@@ -149,12 +150,28 @@ class RetrievalExperiment:
         self.objective, self.rivals = objective, rivals or {}
         self.optimizer, self.fit, self.trainer = optimizer, fit, trainer
         self.rerank, self.prompts, self.spaces = rerank, prompts or [], spaces
+        self._collection: Pairs | None = None
         for arm in (*self.rivals, *self.embedders):
             if arm == name or "/" in arm or (arm in self.rivals and arm in self.embedders):
                 raise ValueError(f"'{arm}' cannot name a rival of run '{name}'; choose another name")
         for prompt in self.prompts:
             if prompt.count("{}") != 1:
                 raise ValueError(f"prompts: '{prompt}' must hold {{}} once, where the text goes")
+
+    def collection(self) -> Pairs:
+        """The pairs, without texts of which an encoder keeps no token; what is left out stands in the account.
+
+        Raises:
+            DataError: nothing remains
+        """
+        if self._collection is None:
+            pairs = self.pairs.load()
+            left, right = (
+                made().unread(side.load(range(len(side)))) if side.name == "text" else []
+                for made, side in ((self.left, pairs.left), (self.right, pairs.right))
+            )
+            self._collection = without(pairs, left, right, "the encoder keeps no token of it")
+        return self._collection
 
     @property
     def objectives(self) -> dict[str, Callable[[], Objective]]:
@@ -180,7 +197,7 @@ class RetrievalExperiment:
         """
         options = self.spaces
         assert options is not None
-        attributes = attributes or options.attributes or self.pairs.load().attributes
+        attributes = attributes or options.attributes or self.collection().attributes
         return options.embedders[arm](
             self.left(),
             attributes,

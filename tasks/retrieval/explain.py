@@ -104,7 +104,7 @@ def explained(
         DataError: no tower reads the query, or there is no such gallery
     """
     opened = Opened.of(run, arm, seed)
-    pairs = opened.experiment.pairs.load()
+    pairs = opened.experiment.collection()
     (which, side, row), notes = _asked(query, pairs, opened)
     inside = side is (pairs.left if which == "left" else pairs.right)
     asking = Seen.of(opened.reader(which), side, row, described_in(pairs, which, [row])[0] if inside else None)

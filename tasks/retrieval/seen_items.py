@@ -106,7 +106,7 @@ def seen_again(reader: Reader, item: str, about: dict[str, str]) -> Seen | None:
     """
     try:
         if "row" in about:
-            pairs = reader.experiment.pairs.load()
+            pairs = reader.experiment.collection()
             return Seen.of(reader, pairs.left if reader.which == "left" else pairs.right, int(about["row"]), about)
         if "text" in about:
             return Seen.of(reader, Side("text", [item], lambda rows: [about["text"] for _ in rows]), 0, about)

@@ -58,7 +58,7 @@ def run(folder: Path, experiment: RetrievalExperiment, arm: str, seed: int, feat
     Returns:
         facts for `done.json`
     """
-    options, pairs = experiment.spaces, experiment.pairs.load()
+    options, pairs = experiment.spaces, experiment.collection()
     assert options is not None
     torch.manual_seed(seed)
     embedder = experiment.build_embedder(arm)

@@ -29,7 +29,7 @@ class Retrieval(Task):
     tuning = TUNING
 
     def plan(self, experiment: RetrievalExperiment) -> Plan:
-        pairs = experiment.pairs.load()
+        pairs = experiment.collection()
         _try_encoders(experiment, pairs)
         return Plan(
             account="\n".join([*pairs.account, *pairs.attribution()]),

@@ -28,7 +28,7 @@ def run(folder: Path, config: dict[str, Any], fold: int, part: int, seed: int) -
         facts for `done.json`; `score` is the mean reciprocal rank of the best epoch
     """
     experiment = experiment_in_process(json.dumps(config))
-    pairs = experiment.pairs.load()
+    pairs = experiment.collection()
     torch.manual_seed(seed)
     fitted = fit_towers(
         experiment.build_towers(),

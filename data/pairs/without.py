@@ -1,0 +1,66 @@
+"""A collection without some of its items: those that were left without a partner go as well."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from data.errors import DataError
+from data.pairs.items import Gallery, Pairs
+
+
+def without(pairs: Pairs, left: Collection[int], right: Collection[int], why: str) -> Pairs:
+    """The same collection, fewer items; each one that is left out has its line in the account.
+
+    Args:
+        pairs: the collection; it is not changed
+        left, right: rows that cannot be used
+        why: what is said of them
+
+    Raises:
+        DataError: nothing remains
+    """
+    if not left and not right:
+        return pairs
+    gone = set(right)
+    matches = [tuple(row for row in own if row not in gone) for own in pairs.matches]
+    kept_left = [row for row, own in enumerate(matches) if own and row not in set(left)]
+    found = {row for at in kept_left for row in matches[at]}
+    lonely = {row for row, own in enumerate(pairs.partners) if own} - found
+    kept_right = [row for row in range(len(pairs.right)) if row not in gone | lonely]
+    account = [
+        *pairs.account,
+        *_lines(pairs.left.ids, set(left), set(range(len(pairs.left))) - set(kept_left), why),
+        *_lines(pairs.right.ids, gone, set(range(len(pairs.right))) - set(kept_right), why),
+    ]
+    if not kept_left or not kept_right:
+        raise DataError(f"{pairs.name}: no item is left; {account[-1]}")
+    left_at, right_at = ({row: at for at, row in enumerate(rows)} for rows in (kept_left, kept_right))
+    galleries = [
+        Gallery(
+            gallery.name,
+            gallery.split,
+            [left_at[row] for row in gallery.left_queries if row in left_at],
+            [right_at[row] for row in gallery.right_queries if row in right_at],
+            [left_at[row] for row in gallery.left_gallery if row in left_at],
+            [right_at[row] for row in gallery.right_gallery if row in right_at],
+        )
+        for gallery in pairs.galleries
+    ]
+    return replace(
+        pairs,
+        left=pairs.left.take(kept_left),
+        right=pairs.right.take(kept_right),
+        matches=[tuple(right_at[row] for row in matches[at]) for at in kept_left],
+        table=pairs.table.iloc[kept_left],
+        right_table=pairs.right_table.iloc[kept_right],
+        galleries=[one for one in galleries if one.left_queries and one.right_queries],
+        account=account,
+    )
+
+
+def _lines(ids: list[str], named: set[int], gone: set[int], why: str) -> list[str]:
+    return [
+        f"{ids[row]}: {why}; left out" if row in named else f"{ids[row]}: none of its partners is left; left out"
+        for row in sorted(gone)
+    ]
