@@ -22,7 +22,7 @@ from tasks.retrieval.fit_rerank import RerankOptions
 from tasks.retrieval.fit_unit import FitOptions
 from tasks.retrieval.objectives import Objective
 from tasks.retrieval.rerank import CrossEncoder
-from tasks.retrieval.two_towers import TwoTowers
+from tasks.retrieval.two_towers import TwoTowers, Which
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class TowerOptions:
         blocks: transformer blocks of each projection
         heads: attention heads of each block; must divide hidden
         dropout: of the projections
+        residual: sides, left or right, whose projection adds to their encoder's tokens and begins as nothing; width
+            must be the width of their tokens. For a pretrained encoder with few items to learn from
     """
 
     width: int = 128
@@ -42,6 +44,7 @@ class TowerOptions:
     blocks: int = 1
     heads: int = 4
     dropout: float = 0.1
+    residual: list[Which] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.heads < 1 or self.hidden % self.heads:
@@ -218,9 +221,7 @@ class RetrievalExperiment:
     def build_towers(self) -> TwoTowers:
         """Towers with new weights, drawn from torch's generator."""
         options = self.towers
-        return TwoTowers(
-            self.left(), self.right(), options.width, options.hidden, options.blocks, options.heads, options.dropout
-        )
+        return TwoTowers(self.left(), self.right(), **vars(options))
 
 
 def experiment_of(config: dict[str, Any]) -> RetrievalExperiment:

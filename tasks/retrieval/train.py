@@ -62,14 +62,14 @@ def _texts(side: Side) -> list[str]:
 
 
 def _try_encoders(experiment: RetrievalExperiment, pairs: Pairs) -> None:
-    """Let both encoders read an item, so that one that cannot is named before any unit starts.
+    """Build the towers and let both encoders read an item, so that what cannot be is named before any unit starts.
 
     Raises:
         ConfigError: an encoder is of another modality than its side
         DataError: items are of another width than an encoder was told
     """
-    for which, made, side in (("left", experiment.left, pairs.left), ("right", experiment.right, pairs.right)):
-        encoder = made().eval()
+    towers = experiment.build_towers().eval()
+    for which, encoder, side in (("left", towers.left, pairs.left), ("right", towers.right, pairs.right)):
         if encoder.modality != side.name:
             raise ConfigError(
                 f"{which}: {type(encoder).__name__} reads {encoder.modality}, but the {which} items of {pairs.name} "

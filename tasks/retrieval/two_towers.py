@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,8 @@ from fusion.block import Block, FeedForward
 from fusion.operators.dense import Dense
 from fusion.summary import Mean
 from fusion.tokens import Tokens
+
+Which = Literal["left", "right"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,9 @@ class ChannelDropout(nn.Dropout):
 class Projection(nn.Module):
     """An encoder's tokens -> unit tokens of the shared space: linear, transformer blocks or a GELU, norm, linear.
 
+    With `residual` that is a change, 0 at the start, which is added to the encoder's tokens: the shared space begins as
+    the encoder's own, and what a pretrained encoder knows of items that are not learnt from is kept.
+
     Args:
         source_width: width of the encoder's tokens
         width: width of the shared space
@@ -83,12 +88,24 @@ class Projection(nn.Module):
         blocks: transformer blocks in between; 0 = a GELU, and every token by itself
         heads: attention heads of each block; must divide hidden
         dropout: probability of dropping an input feature of an item, a read or an activation while training
+        residual: add the encoder's tokens; width must be theirs
     """
 
     def __init__(
-        self, source_width: int, width: int, hidden: int = 256, blocks: int = 1, heads: int = 4, dropout: float = 0.1
+        self,
+        source_width: int,
+        width: int,
+        hidden: int = 256,
+        blocks: int = 1,
+        heads: int = 4,
+        dropout: float = 0.1,
+        residual: bool = False,
     ):
         super().__init__()
+        if residual and width != source_width:
+            raise ValueError(
+                f"a residual projection keeps the width of its encoder: width={width}; expected {source_width}"
+            )
         self.into = nn.Sequential(ChannelDropout(dropout), nn.Linear(source_width, hidden))
         if not blocks:
             self.into.extend([nn.GELU(), nn.Dropout(dropout)])
@@ -97,6 +114,10 @@ class Projection(nn.Module):
             for _ in range(blocks)
         )
         self.out = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, width))
+        self.residual = residual
+        if residual:
+            for weight in self.out[1].parameters():
+                nn.init.zeros_(weight)
         self.mean = Mean()
 
     def forward(self, tokens: Tokens) -> Encoded:
@@ -108,7 +129,8 @@ class Projection(nn.Module):
         if not bool(tokens.present.all()):
             item = int(tokens.present.to(torch.uint8).argmin())
             raise ValueError(f"item {item} of the batch keeps no token and cannot be embedded; drop it")
-        tokens = self._among_others(tokens) if self.blocks else self._each_alone(tokens)
+        put = self._among_others(tokens) if self.blocks else self._each_alone(tokens)
+        tokens = put.with_x(tokens.zeroed().x + put.x) if self.residual else put
         vector = F.normalize(self.mean(tokens), dim=-1)
         return Encoded(tokens.with_x(F.normalize(tokens.x, dim=-1)).zeroed(), vector)
 
@@ -139,6 +161,7 @@ class TwoTowers(nn.Module):
         blocks: transformer blocks of each projection
         heads: attention heads of each block; must divide hidden
         dropout: of the projections
+        residual: sides whose projection adds to their encoder's tokens; the shared width must be theirs
     """
 
     def __init__(
@@ -150,13 +173,15 @@ class TwoTowers(nn.Module):
         blocks: int = 1,
         heads: int = 4,
         dropout: float = 0.1,
+        residual: Collection[Which] = (),
     ):
         super().__init__()
         if width < 1:
             raise ValueError(f"TwoTowers: width={width}; expected at least 1")
         self.left, self.right, self.width = left, right, width
-        self.left_projection = Projection(left.width, width, hidden, blocks, heads, dropout)
-        self.right_projection = Projection(right.width, width, hidden, blocks, heads, dropout)
+        options = hidden, blocks, heads, dropout
+        self.left_projection = Projection(left.width, width, *options, residual="left" in residual)
+        self.right_projection = Projection(right.width, width, *options, residual="right" in residual)
 
     def encode_left(self, raw: Any) -> Encoded:
         """Left items from what their encoder takes."""

@@ -130,10 +130,14 @@ def test_prompts_are_averaged_as_scores(rng: torch.Generator):
         prompt_ensemble([])
 
 
-@pytest.mark.parametrize("blocks", [0, 1])
-def test_projected_tokens_are_unit_padding_is_zero_and_an_empty_item_is_refused(blocks: int, rng: torch.Generator):
+@pytest.mark.parametrize(("blocks", "residual"), [(0, False), (1, False), (0, True), (1, True)])
+def test_projected_tokens_are_unit_padding_is_zero_and_an_empty_item_is_refused(
+    blocks: int, residual: bool, rng: torch.Generator
+):
     keep = torch.tensor([[True, True, False], [True, True, True]])
-    project = Projection(6, 4, hidden=8, blocks=blocks, heads=2).eval()
+    project = Projection(6, 6 if residual else 4, hidden=8, blocks=blocks, heads=2, residual=residual).eval()
+    for parameter in project.out.parameters():
+        torch.nn.init.normal_(parameter, generator=rng)
     tokens = Tokens(torch.randn(2, 3, 6, generator=rng).masked_fill(~keep[..., None], float("nan")), keep)
     found = project(tokens)
     torch.testing.assert_close(found.x.norm(dim=-1), keep.float())
@@ -143,6 +147,21 @@ def test_projected_tokens_are_unit_padding_is_zero_and_an_empty_item_is_refused(
     torch.testing.assert_close(found.global_vector[:1], alone.global_vector)
     with pytest.raises(ValueError, match="item 1 of the batch keeps no token"):
         project(Tokens(tokens.x, torch.tensor([[True, True, False], [False, False, False]])))
+
+
+@pytest.mark.parametrize("blocks", [0, 1])
+def test_a_residual_projection_begins_as_the_encoder_and_learns(blocks: int, rng: torch.Generator):
+    tokens = Tokens.full(torch.randn(2, 3, 6, generator=rng))
+    project = Projection(6, 6, hidden=8, blocks=blocks, heads=2, residual=True)
+    found = project(tokens)
+    torch.testing.assert_close(found.x, torch.nn.functional.normalize(tokens.x, dim=-1))
+    torch.testing.assert_close(found.global_vector, torch.nn.functional.normalize(tokens.x.mean(dim=1), dim=-1))
+    (found.global_vector @ torch.randn(6, generator=rng)).sum().backward()
+    last = project.out[1].weight.grad
+    assert last is not None
+    assert last.norm() > 0
+    with pytest.raises(ValueError, match="keeps the width of its encoder: width=4; expected 6"):
+        Projection(6, 4, residual=True)
 
 
 def test_joined_batches_score_as_before(rng: torch.Generator):
