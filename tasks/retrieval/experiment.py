@@ -37,6 +37,8 @@ class TowerOptions:
         dropout: of the projections
         residual: sides, left or right, whose projection adds to their encoder's tokens and begins as nothing; width
             must be the width of their tokens. For a pretrained encoder with few items to learn from
+        standardize: sides, left or right, whose projection reads features in units of their spread over the training
+            items; their encoder must be frozen
     """
 
     width: int = 128
@@ -45,6 +47,7 @@ class TowerOptions:
     heads: int = 4
     dropout: float = 0.1
     residual: list[Which] = field(default_factory=list)
+    standardize: list[Which] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.heads < 1 or self.hidden % self.heads:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -44,17 +44,38 @@ class Feed:
         return Tokens(tokens.x.to(device), tokens.keep.to(device)) if self.kept is not None else tokens
 
 
-def learn(encoder: Encoder, side: Side, rows: Sequence[int], most: int = 20_000) -> None:
-    """Let an encoder that is trained see the training items, at most so many of them, evenly spread.
+SHOWN = 20_000
+"""Training items at most from which something is learnt before the first step."""
+
+
+def learn(encoder: Encoder, side: Side, rows: Sequence[int]) -> None:
+    """Let an encoder that is trained see the training items.
 
     Args:
         encoder: whose vocabulary or scale is to be learnt
         side: the items
         rows: of the training items
-        most: how many are shown
     """
     if not encoder.frozen:
-        encoder.learn(side.load(rows[:: max(1, -(-len(rows) // most))]))
+        encoder.learn(side.load(_spread(rows)))
+
+
+def shown(feed: Feed, rows: Sequence[int], batch: int = 256) -> Iterator[Tokens]:
+    """Tokens of training items, some at a time.
+
+    Args:
+        feed: of their side
+        rows: of the training items
+        batch: items at once
+    """
+    chosen = _spread(rows)
+    for start in range(0, len(chosen), batch):
+        yield feed(chosen[start : start + batch])
+
+
+def _spread(rows: Sequence[int]) -> Sequence[int]:
+    """At most `SHOWN` of them, evenly spread."""
+    return rows[:: max(1, -(-len(rows) // SHOWN))]
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from tasks.experiment.fit import fit, forget
 from tasks.experiment.order import EpochOrder
 from tasks.experiment.signatures import ConfigError
 from tasks.experiment.trainer import TrainerOptions
-from tasks.retrieval.feed import Feed, feeds, learn
+from tasks.retrieval.feed import Feed, feeds, learn, shown
 from tasks.retrieval.objectives import Objective
 from tasks.retrieval.task import ChunkedRetrievalTask, KeepBest, RetrievalTask
 from tasks.retrieval.two_towers import TwoTowers
@@ -133,15 +133,21 @@ def fit_towers(
         ConfigError: a batch cannot be shared out evenly to the devices
     """
     matched, galleries = training_pairs(pairs), validation_galleries(pairs)
-    learn(towers.left, pairs.left, sorted({left for left, _ in matched}))
-    learn(towers.right, pairs.right, sorted({right for _, right in matched}))
+    training = [sorted(set(rows)) for rows in zip(*matched, strict=True)]
+    fed = feeds(towers, pairs, features)
+    for encoder, projection, feed, rows in zip(
+        (towers.left, towers.right), (towers.left_projection, towers.right_projection), fed, training, strict=True
+    ):
+        learn(encoder, feed.side, rows)
+        if projection.standardize is not None:
+            projection.standardize.learn(shown(feed, rows))
     size = min(options.batch_size, len(matched))
     if size % trainer.devices:
         raise ConfigError(
             f"fit.batch_size: {size} pairs cannot be shared out evenly to trainer.devices={trainer.devices}"
         )
     steps = trainer.max_epochs * (len(matched) // size)
-    parts = towers, objective, optimizer, feeds(towers, pairs, features), pairs, options.warmup, steps
+    parts = towers, objective, optimizer, fed, pairs, options.warmup, steps
     task = RetrievalTask(*parts) if options.chunk is None else ChunkedRetrievalTask(*parts, chunk=options.chunk)
     dataset: Any = matched
     order = EpochOrder(len(matched), seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -75,6 +75,39 @@ class ChannelDropout(nn.Dropout):
         return x * super().forward(x.new_ones(len(x), 1, x.shape[-1]))
 
 
+class Standardize(nn.Module):
+    """Features less their mean over training tokens, in units of their standard deviation plus a tenth of the mean one.
+
+    A rare feature of a pretrained encoder then counts as much as a common one; one that hardly varies is not blown up.
+
+    Args:
+        width: of the tokens
+    """
+
+    mean: Float[Tensor, " w"]
+    scale: Float[Tensor, " w"]
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("scale", torch.ones(width))
+
+    def learn(self, batches: Iterable[Tokens]) -> None:
+        """Take mean and deviation from the real tokens of training items; tokens that never vary stay as they are."""
+        total, squares, n = (torch.zeros_like(self.mean, dtype=torch.float64) for _ in range(3))
+        for tokens in batches:
+            real = tokens.x[tokens.keep].double()
+            total, squares, n = total + real.sum(dim=0), squares + real.square().sum(dim=0), n + len(real)
+        mean = total / n
+        spread = (squares / n - mean.square()).clamp(min=0).sqrt()
+        if spread.any():
+            self.mean.copy_(mean)
+            self.scale.copy_(1 / (spread + spread.mean() / 10))
+
+    def forward(self, x: Float[Tensor, "b n w"]) -> Float[Tensor, "b n w"]:
+        return (x - self.mean) * self.scale
+
+
 class Projection(nn.Module):
     """An encoder's tokens -> unit tokens of the shared space: linear, transformer blocks or a GELU, norm, linear.
 
@@ -89,6 +122,7 @@ class Projection(nn.Module):
         heads: attention heads of each block; must divide hidden
         dropout: probability of dropping an input feature of an item, a read or an activation while training
         residual: add the encoder's tokens; width must be theirs
+        standardize: read tokens in units of their spread, see `Standardize`
     """
 
     def __init__(
@@ -100,12 +134,14 @@ class Projection(nn.Module):
         heads: int = 4,
         dropout: float = 0.1,
         residual: bool = False,
+        standardize: bool = False,
     ):
         super().__init__()
         if residual and width != source_width:
             raise ValueError(
                 f"a residual projection keeps the width of its encoder: width={width}; expected {source_width}"
             )
+        self.standardize = Standardize(source_width) if standardize else None
         self.into = nn.Sequential(ChannelDropout(dropout), nn.Linear(source_width, hidden))
         if not blocks:
             self.into.extend([nn.GELU(), nn.Dropout(dropout)])
@@ -129,7 +165,8 @@ class Projection(nn.Module):
         if not bool(tokens.present.all()):
             item = int(tokens.present.to(torch.uint8).argmin())
             raise ValueError(f"item {item} of the batch keeps no token and cannot be embedded; drop it")
-        put = self._among_others(tokens) if self.blocks else self._each_alone(tokens)
+        read = tokens if self.standardize is None else tokens.with_x(self.standardize(tokens.x))
+        put = self._among_others(read) if self.blocks else self._each_alone(read)
         tokens = put.with_x(tokens.zeroed().x + put.x) if self.residual else put
         vector = F.normalize(self.mean(tokens), dim=-1)
         return Encoded(tokens.with_x(F.normalize(tokens.x, dim=-1)).zeroed(), vector)
@@ -162,6 +199,7 @@ class TwoTowers(nn.Module):
         heads: attention heads of each block; must divide hidden
         dropout: of the projections
         residual: sides whose projection adds to their encoder's tokens; the shared width must be theirs
+        standardize: sides whose projection reads features in units of their spread; their encoder must be frozen
     """
 
     def __init__(
@@ -174,14 +212,23 @@ class TwoTowers(nn.Module):
         heads: int = 4,
         dropout: float = 0.1,
         residual: Collection[Which] = (),
+        standardize: Collection[Which] = (),
     ):
         super().__init__()
         if width < 1:
             raise ValueError(f"TwoTowers: width={width}; expected at least 1")
         self.left, self.right, self.width = left, right, width
+        for which, encoder in (("left", left), ("right", right)):
+            if which in standardize and not encoder.frozen:
+                raise ValueError(
+                    f"standardize={which}: the features of {type(encoder).__name__} move, because it is trained; "
+                    "leave that side out"
+                )
         options = hidden, blocks, heads, dropout
-        self.left_projection = Projection(left.width, width, *options, residual="left" in residual)
-        self.right_projection = Projection(right.width, width, *options, residual="right" in residual)
+        self.left_projection, self.right_projection = (
+            Projection(encoder.width, width, *options, which in residual, which in standardize)
+            for which, encoder in (("left", left), ("right", right))
+        )
 
     def encode_left(self, raw: Any) -> Encoded:
         """Left items from what their encoder takes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from tasks.retrieval.feed import Feed
 from tasks.retrieval.fit_unit import FitOptions, Fitted, fit_towers, training_pairs
 from tasks.retrieval.objectives import GlobalContrast, HybridContrast, Objective, TokenContrast
 from tasks.retrieval.task import KeepBest
-from tasks.retrieval.two_towers import TwoTowers
+from tasks.retrieval.two_towers import Standardize, TwoTowers
 from tests.tasks.retrieval.filip_cases import Vectors, toy_pairs
 
 PAIRS = toy_pairs()
@@ -99,6 +99,60 @@ def test_no_test_item_is_read(tmp_path: Path):
         TrainerOptions(max_epochs=1, accelerator="cpu"),
     )
     assert seen == set(pairs.rows("train")[0]) | set(pairs.rows("val")[0])
+
+
+def test_features_are_read_in_units_of_their_spread_over_training_items(tmp_path: Path):
+    test = set(PAIRS.rows("test")[0])
+
+    def far(rows: Sequence[int]) -> np.ndarray:
+        given = np.array(PAIRS.left.load(rows))
+        given[[at for at, row in enumerate(rows) if row in test]] += 1e3
+        return given
+
+    raw = torch.from_numpy(np.asarray(PAIRS.left.load(PAIRS.rows("train")[0]))).reshape(-1, 6)
+    scores = []
+    for name, side in (("as is", PAIRS.left), ("far tests", dataclasses.replace(PAIRS.left, loader=far))):
+        torch.manual_seed(0)
+        towers = TwoTowers(Vectors(6), Vectors(8), width=8, hidden=16, heads=2, standardize=["left"])
+        found = fit_towers(
+            towers,
+            GlobalContrast(),
+            dataclasses.replace(PAIRS, left=side),
+            functools.partial(torch.optim.AdamW, lr=1e-3),
+            tmp_path / name,
+            tmp_path / f"{name} features",
+            1,
+            FitOptions(batch_size=30, warmup=1),
+            TrainerOptions(max_epochs=1, accelerator="cpu"),
+        )
+        read = found.towers.left_projection.standardize
+        assert read is not None
+        torch.testing.assert_close(read.mean, raw.mean(dim=0), rtol=1e-3, atol=1e-3)
+        spread = raw.std(dim=0, correction=0)
+        torch.testing.assert_close(1 / read.scale, spread + spread.mean() / 10, rtol=1e-3, atol=1e-3)
+        scores.append(found.epochs["validation_mrr"].tolist())
+    assert scores[0] == scores[1], "test items teach nothing"
+
+
+def test_what_is_learnt_of_features_counts_real_tokens_and_keeps_constants():
+    x = torch.randn(5, 3, 4, dtype=torch.float64).float() * torch.tensor([1.0, 2.0, 4.0, 0.0])
+    keep = torch.tensor([[True, True, False]]).expand(5, -1)
+    part = Standardize(4)
+    padded = Tokens(x.masked_fill(~keep[..., None], float("nan")), keep)
+    part.learn([Tokens(padded.x[:2], keep[:2]), Tokens(padded.x[2:], keep[2:])])
+    read = part(x[keep][None])[0]
+    torch.testing.assert_close(read.mean(dim=0), torch.zeros(4), rtol=0, atol=1e-5)
+    assert (read.std(dim=0) < 1.2).all()
+    same = Standardize(4)
+    same.learn([Tokens.full(torch.ones(2, 3, 4))])
+    torch.testing.assert_close(same(x), x, rtol=0, atol=0)
+
+
+def test_features_that_move_cannot_be_read_in_units_of_their_spread():
+    with pytest.raises(
+        ValueError, match="standardize=left: the features of Vectors move, because it is trained; leave"
+    ):
+        TwoTowers(Vectors(6, frozen=False), Vectors(8), standardize=["left"])
 
 
 def test_an_interrupted_fit_ends_where_an_uninterrupted_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
