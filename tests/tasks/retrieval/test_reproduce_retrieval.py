@@ -9,7 +9,7 @@ import torch
 
 from tasks.reproduce.conditional_cross_attention import ARMS as SPACES
 from tasks.reproduce.conditional_cross_attention import EMOJI, Found, judged
-from tasks.reproduce.filip import ARMS, Asked, recall, rows_of
+from tasks.reproduce.filip import ARMS, MARKS, Asked, recall, rows_of
 
 STYLES = ("noto", "twemoji", "fluent")
 GALLERIES = (*STYLES, "openmoji (unseen style)", "noto, full gallery", "openmoji (unseen style), full gallery")
@@ -35,7 +35,9 @@ def test_recall_is_one_value_per_query_over_seeds_and_styles():
 @pytest.mark.parametrize("protocol", ["A", "B"])
 def test_bars_hold_and_fail_by_what_was_measured(protocol: str):
     good, poor = [1] * 30 + [20] * 10, [1] * 5 + [20] * 35
-    rows = {row["name"]: row for row in rows_of(protocol, asked(dict.fromkeys(ARMS, good) | {"global": poor}))}  # type: ignore[arg-type]
+    rows = {
+        row["name"]: row for row in rows_of(protocol, asked(dict.fromkeys((*ARMS, MARKS), good) | {"global": poor}))
+    }  # type: ignore[arg-type]
     assert rows[f"{protocol}: both, i2t R@1, against the better one (tokens)"]["ok"]
     assert any("unseen style" in name for name in rows)
     assert any("full gallery" in name for name in rows)
@@ -46,7 +48,10 @@ def test_bars_hold_and_fail_by_what_was_measured(protocol: str):
         assert rows["B: tokens above global, i2t R@1, lower end"]["ok"]
         assert rows["B: tokens, t2i R@1"]["ok"]
         assert not rows["B: global, t2i R@1"]["ok"]
-    worse = {row["name"]: row for row in rows_of(protocol, asked({"global": good, "tokens": good, "both": poor}))}  # type: ignore[arg-type]
+    worse = {
+        row["name"]: row
+        for row in rows_of(protocol, asked({"global": good, "tokens": good, "both": poor, MARKS: good}))
+    }  # type: ignore[arg-type]
     assert not worse[f"{protocol}: both, t2i R@1, against the better one (global)"]["ok"]
 
 
