@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from data.errors import DataError
@@ -23,7 +23,7 @@ def without(pairs: Pairs, left: Collection[int], right: Collection[int], why: st
     if not left and not right:
         return pairs
     gone = set(right)
-    matches = [tuple(row for row in own if row not in gone) for own in pairs.matches]
+    matches = _kept(pairs.matches, set(range(len(pairs.right))) - gone)
     kept_left = [row for row, own in enumerate(matches) if own and row not in set(left)]
     found = {row for at in kept_left for row in matches[at]}
     lonely = {row for row, own in enumerate(pairs.partners) if own} - found
@@ -36,17 +36,31 @@ def without(pairs: Pairs, left: Collection[int], right: Collection[int], why: st
     if not kept_left or not kept_right:
         raise DataError(f"{pairs.name}: no item is left; {account[-1]}")
     left_at, right_at = ({row: at for at, row in enumerate(rows)} for rows in (kept_left, kept_right))
-    galleries = [
-        Gallery(
-            gallery.name,
-            gallery.split,
-            [left_at[row] for row in gallery.left_queries if row in left_at],
-            [right_at[row] for row in gallery.right_queries if row in right_at],
-            [left_at[row] for row in gallery.left_gallery if row in left_at],
-            [right_at[row] for row in gallery.right_gallery if row in right_at],
+    galleries = []
+    for gallery in pairs.galleries:
+        searched = [row for row in gallery.left_gallery if row in left_at]
+        opposite = [row for row in gallery.right_gallery if row in right_at]
+        asking = _answered(gallery.left_queries, pairs.matches, matches, set(opposite))
+        other = _answered(gallery.right_queries, pairs.partners, _kept(pairs.partners, left_at), set(searched))
+        account += [
+            f"{side.ids[row]}: none of its partners is left in {gallery.name}; not asked there"
+            for side, at, before, after in (
+                (pairs.left, left_at, gallery.left_queries, asking),
+                (pairs.right, right_at, gallery.right_queries, other),
+            )
+            for row in before
+            if row in at and row not in set(after)
+        ]
+        galleries.append(
+            Gallery(
+                gallery.name,
+                gallery.split,
+                [left_at[row] for row in asking if row in left_at],
+                [right_at[row] for row in other if row in right_at],
+                [left_at[row] for row in searched],
+                [right_at[row] for row in opposite],
+            )
         )
-        for gallery in pairs.galleries
-    ]
     return replace(
         pairs,
         left=pairs.left.take(kept_left),
@@ -57,6 +71,20 @@ def without(pairs: Pairs, left: Collection[int], right: Collection[int], why: st
         galleries=[one for one in galleries if one.left_queries and one.right_queries],
         account=account,
     )
+
+
+def _kept(partners: Sequence[tuple[int, ...]], kept: Collection[int]) -> list[tuple[int, ...]]:
+    return [tuple(row for row in own if row in kept) for own in partners]
+
+
+def _answered(
+    queries: Sequence[int],
+    before: Sequence[tuple[int, ...]],
+    after: Sequence[tuple[int, ...]],
+    searched: Collection[int],
+) -> list[int]:
+    """Queries that still have a partner among those that are searched, or never had one."""
+    return [row for row in queries if not before[row] or any(partner in searched for partner in after[row])]
 
 
 def _lines(ids: list[str], named: set[int], gone: set[int], why: str) -> list[str]:

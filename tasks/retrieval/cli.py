@@ -14,6 +14,8 @@ from tasks.experiment.console import DONE, SOME_FAILED, print_json, print_table,
 if TYPE_CHECKING:
     from tasks.retrieval.index import Index
 
+LONGEST_CELL = 60
+
 app = typer.Typer(
     help="Retrieval of any modality by any other, token by token, beside the pooled vectors a sceptic would try.",
     no_args_is_help=True,
@@ -133,6 +135,11 @@ def index(
     return _indexed(made, notes, json)
 
 
+def _column(query: str) -> str:
+    """A query as a cell of a table; a long one by its beginning."""
+    return query if len(query) <= LONGEST_CELL else f"{query[: LONGEST_CELL - 3]}..."
+
+
 @app.command()
 def search(
     folder: IndexFolder,
@@ -180,7 +187,9 @@ def search(
     else:
         several = len(found) > 1 or len(queries) > 1
         rows = [
-            ({"query": one.asking.name} if several else {}) | answer.line for one in found for answer in one.answers
+            ({"query": _column(one.asking.name)} if several else {}) | answer.line
+            for one in found
+            for answer in one.answers
         ]
         print_table(rows, list(dict.fromkeys(column for row in rows for column in row)))
     if report is not None and found:

@@ -86,7 +86,7 @@ def place_of(folder: Path, condition: str | None) -> Path:
         if condition is not None:
             raise DataError(
                 f"{folder}: an index without attributes, so no --condition; `retrieval index --condition {condition}` "
-                "makes one"
+                "makes one from a run that was trained with `spaces` (retrieval/attributes is such a config)"
             )
         return folder
     if condition is None:

@@ -14,10 +14,12 @@ from tasks.experiment.task import Plan, Task
 from tasks.retrieval import unit
 from tasks.retrieval.evaluation import evaluate_run
 from tasks.retrieval.experiment import RetrievalExperiment
+from tasks.retrieval.feed import learn
 from tasks.retrieval.metrics import recall_name
 from tasks.retrieval.report import write as write_report
 from tasks.retrieval.trial import TUNING
 
+CUT_SHOWN = 5
 SHOWN = ["gallery_name", "direction", "arm", "score", "value", "low", "high", "chance", "n", "gallery"]
 
 
@@ -30,9 +32,9 @@ class Retrieval(Task):
 
     def plan(self, experiment: RetrievalExperiment) -> Plan:
         pairs = experiment.collection()
-        _try_encoders(experiment, pairs)
+        cut = _tried(experiment, pairs)
         return Plan(
-            account="\n".join([*pairs.account, *pairs.attribution()]),
+            account="\n".join([*pairs.account, *cut, *pairs.attribution()]),
             data=f"collection {pairs.name}",
             folds=1,
             arms=experiment.arms,
@@ -61,24 +63,33 @@ def _texts(side: Side) -> list[str]:
     return list(side.load(range(len(side)))) if side.name == "text" else []
 
 
-def _try_encoders(experiment: RetrievalExperiment, pairs: Pairs) -> None:
+def _tried(experiment: RetrievalExperiment, pairs: Pairs) -> list[str]:
     """Build the towers and let both encoders read an item, so that what cannot be is named before any unit starts.
+
+    Returns:
+        one line on each of the first texts of which only a part is read, and how many more there are
 
     Raises:
         ConfigError: an encoder is of another modality than its side
         DataError: items are of another width than an encoder was told
     """
-    towers = experiment.build_towers().eval()
-    for which, encoder, side in (("left", towers.left, pairs.left), ("right", towers.right, pairs.right)):
+    towers, cut = experiment.build_towers().eval(), []
+    for which, encoder, side, training in zip(
+        ("left", "right"), (towers.left, towers.right), (pairs.left, pairs.right), pairs.rows("train"), strict=True
+    ):
         if encoder.modality != side.name:
             raise ConfigError(
                 f"{which}: {type(encoder).__name__} reads {encoder.modality}, but the {which} items of {pairs.name} "
                 f"are {side.name}; give an encoder of these"
             )
+        if side.name == "text":
+            learn(encoder, side, training or [0])
+            cut += [f"{side.ids[row]}: {line}" for row, line in encoder.cut(_texts(side)).items()]
+        elif not encoder.frozen:
+            encoder.learn(side.load([0]))
         if not encoder.frozen:
-            raw = side.load([0])
-            encoder.learn(raw)
-            encoder(raw)
+            encoder(side.load([0]))
+    return cut if len(cut) <= CUT_SHOWN else [*cut[:CUT_SHOWN], f"{len(cut) - CUT_SHOWN} more texts are cut as well"]
 
 
 TASK = Retrieval()

@@ -137,10 +137,6 @@ class Projection(nn.Module):
         standardize: bool = False,
     ):
         super().__init__()
-        if residual and width != source_width:
-            raise ValueError(
-                f"a residual projection keeps the width of its encoder: width={width}; expected {source_width}"
-            )
         self.standardize = Standardize(source_width) if standardize else None
         self.into = nn.Sequential(ChannelDropout(dropout), nn.Linear(source_width, hidden))
         if not blocks:
@@ -219,10 +215,16 @@ class TwoTowers(nn.Module):
             raise ValueError(f"TwoTowers: width={width}; expected at least 1")
         self.left, self.right, self.width = left, right, width
         for which, encoder in (("left", left), ("right", right)):
+            name = type(encoder).__name__
+            if which in residual and encoder.width != width:
+                raise ValueError(
+                    f"towers.residual: {which}, but tokens of {name} are {encoder.width} wide and towers.width={width}"
+                    f"; set towers.width={encoder.width} or leave {which} out of towers.residual"
+                )
             if which in standardize and not encoder.frozen:
                 raise ValueError(
-                    f"standardize={which}: the features of {type(encoder).__name__} move, because it is trained; "
-                    "leave that side out"
+                    f"towers.standardize: {which}, but the features of {name} move, because it is trained; "
+                    f"leave {which} out of towers.standardize"
                 )
         options = hidden, blocks, heads, dropout
         self.left_projection, self.right_projection = (

@@ -90,5 +90,16 @@ def test_without_nothing_is_the_same_and_without_everything_is_said():
         without(PAIRS, [], range(4), "empty")
 
 
+def test_a_query_whose_partners_are_left_in_other_galleries_alone_is_not_asked():
+    across = made([(0, 2), (1,), (2,), (3,)], ["test", "train", "val", "test"], ["test", "train", "val", "test"])
+    fewer = without(across, [], [0], "empty")
+    test = next(gallery for gallery in fewer.galleries if gallery.name == "test")
+    assert [fewer.left.ids[row] for row in test.left_queries] == ["l3"]
+    assert [fewer.left.ids[row] for row in test.left_gallery] == ["l0", "l3"]
+    assert "l0: none of its partners is left in test; not asked there" in fewer.account
+    whole = next(gallery for gallery in fewer.galleries if gallery.name == "test, full gallery")
+    assert [fewer.left.ids[row] for row in whole.left_queries] == ["l0", "l3"]
+
+
 def test_a_gallery_that_nobody_asks_any_more_is_gone():
     assert [gallery.name for gallery in without(PAIRS, [], [3], "empty").galleries] == ["val"]

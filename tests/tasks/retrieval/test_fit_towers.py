@@ -149,10 +149,16 @@ def test_what_is_learnt_of_features_counts_real_tokens_and_keeps_constants():
 
 
 def test_features_that_move_cannot_be_read_in_units_of_their_spread():
-    with pytest.raises(
-        ValueError, match="standardize=left: the features of Vectors move, because it is trained; leave"
-    ):
+    with pytest.raises(ValueError, match=r"towers.standardize: left, but the features of Vectors move, because"):
         TwoTowers(Vectors(6, frozen=False), Vectors(8), standardize=["left"])
+
+
+def test_a_residual_side_gives_the_space_its_width():
+    expected = (
+        r"towers.residual: right, but tokens of Vectors are 8 wide and towers.width=4; set towers.width=8 or leave"
+    )
+    with pytest.raises(ValueError, match=expected):
+        TwoTowers(Vectors(6), Vectors(8), width=4, residual=["right"])
 
 
 def test_an_interrupted_fit_ends_where_an_uninterrupted_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from data.errors import DataError
 from tasks.experiment.folder import RunError
 from tasks.retrieval.build_index import Opened, build
 from tasks.retrieval.evaluation import evaluate_run
+from tasks.retrieval.experiment import experiment_of
 from tasks.retrieval.explain import explain
 from tasks.retrieval.index_folder import load, verify
 from tasks.retrieval.metrics import TIE_RULE
@@ -22,7 +24,7 @@ from tasks.retrieval.results import read
 from tasks.retrieval.search import search
 from tasks.retrieval.train import TASK
 from tests.tasks.retrieval.command import retrieval
-from tests.tasks.retrieval.toy import save_picture, written
+from tests.tasks.retrieval.toy import config, save_picture, written
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +102,15 @@ def test_a_caption_without_a_token_is_left_out_and_the_rest_is_trained(
     opened = Opened.of(tmp_path / "runs" / "retrieval" / "hybrid")
     index, _ = build(opened, "collection", tmp_path / "idx", "right")
     assert len(index.items.ids) == 8
+
+
+def test_what_is_cut_from_a_caption_is_said_before_training(tmp_path: Path):
+    right = {"class_path": "TextTransformer", "init_args": {"width": 16, "depth": 1, "heads": 2, "tokens": 2}}
+    account = TASK.plan(experiment_of(config(tmp_path, right=right))).account.splitlines()
+    first = [line for line in account if line.startswith("text-red-upper-left-0: ")]
+    assert len(first) == 1
+    assert re.search(r"tokens, the first 2 are read; cut: '.*upper left'$", first[0])
+    assert "59 more texts are cut as well" in account
 
 
 def test_an_index_answers_text_and_pictures(opened: Opened, idx: Path, tmp_path: Path):
