@@ -42,6 +42,10 @@ _SETTINGS = get_args(Setting)
 _TRITON_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
+class NoBackend(RuntimeError):
+    """No backend that `FUSION_KERNELS` allows can serve a call; the message says why, and what can."""
+
+
 class Choice(NamedTuple):
     """The backend that serves a call, and why the ones before it were refused."""
 
@@ -92,7 +96,7 @@ def select(op: str, *candidates: tuple[Backend, Sequence[str]]) -> Choice:
     `auto` allows all, `triton` and `reference` only themselves, `sdpa` all that is neither of these two.
 
     Raises:
-        RuntimeError: the forced backend refuses, or none is left; the text lists the refusals and what works.
+        NoBackend: the forced backend refuses, or none is left; the text lists the refusals and what works.
     """
     wanted = setting()
     reasons: list[str] = []
@@ -105,7 +109,7 @@ def select(op: str, *candidates: tuple[Backend, Sequence[str]]) -> Choice:
         if not refusals:
             works.append("auto" if backend == "chunked" else backend)
     nearest = f"set FUSION_KERNELS={works[0]}" if works else "no backend can serve this call"
-    raise RuntimeError(f"{op}: FUSION_KERNELS={wanted} cannot be met ({'; '.join(reasons)}); {nearest}")
+    raise NoBackend(f"{op}: FUSION_KERNELS={wanted} cannot be met ({'; '.join(reasons)}); {nearest}")
 
 
 def explained_by(choose: Callable[..., Choice]) -> Callable[[Function], Function]:

@@ -15,6 +15,8 @@ from typing import Any
 
 FOLDED = 40
 """Characters of a cell from which a table in a terminal may fold it."""
+EXPLAINED = ("RunError", "NoBackend")
+"""Errors, by name, whose message is meant for users; their modules are not imported for help."""
 DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -57,7 +59,7 @@ def _explained(error: Exception, name: str) -> int:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         say("the disk is full; free some space and repeat", name)
         return BAD_INPUT
-    if isinstance(error, ValueError | FileNotFoundError | PermissionError) or type(error).__name__ == "RunError":
+    if isinstance(error, ValueError | FileNotFoundError | PermissionError) or type(error).__name__ in EXPLAINED:
         say(" ".join(str(error).split()), name)
         return BAD_INPUT
     raise error

@@ -95,14 +95,14 @@ def _kernels() -> Iterator[Finding]:
     import torch
 
     from kernels.attention import attend
-    from kernels.dispatch import explain
+    from kernels.dispatch import NoBackend, explain
 
     asked = os.environ.get("FUSION_KERNELS", "auto")
     on_gpu = torch.cuda.is_available()
     q = torch.zeros(1, 2, 16, 64, device="cuda" if on_gpu else "cpu")
     try:
         choice = explain(attend, q, q, q)
-    except ValueError as error:
+    except (ValueError, NoBackend) as error:
         yield Finding("FAIL", "kernels", f"FUSION_KERNELS={asked}", " ".join(str(error).split()))
         return
     why = f" ({choice.reasons[0]})" if choice.reasons else ""

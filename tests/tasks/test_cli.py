@@ -8,13 +8,16 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 
+from kernels.attention import attend
 from tasks import catalogue
 from tasks.cli import main
 from tasks.experiment import doctor
@@ -28,6 +31,16 @@ def fusion(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["fusion", *arguments])
     with pytest.raises(SystemExit) as end:
         main()
+    return int(end.value.code or 0)
+
+
+def ended(monkeypatch: pytest.MonkeyPatch, work: Callable[[], None]) -> int:
+    """The exit code of a command that does this."""
+    app = typer.Typer()
+    app.command()(work)
+    monkeypatch.setattr(sys, "argv", ["fusion"])
+    with pytest.raises(SystemExit) as end:
+        run_command(app, "fusion")
     return int(end.value.code or 0)
 
 
@@ -112,6 +125,23 @@ def test_the_doctor_fails_what_is_too_old_or_misspelt(monkeypatch: pytest.Monkey
     assert states["numpy"] == "FAIL"
 
 
+def test_a_backend_that_this_machine_cannot_run_is_one_line_with_what_works(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("FUSION_KERNELS", "triton")
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (finding,) = doctor._kernels()
+    assert (finding.state, finding.found) == ("FAIL", "FUSION_KERNELS=triton")
+    assert "tensors are on the CPU" in finding.remedy
+    assert finding.remedy.endswith("set FUSION_KERNELS=auto")
+    x = torch.zeros(1, 2, 4, 8)
+    assert ended(monkeypatch, lambda: attend(x, x, x) and None) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("fusion: attend: FUSION_KERNELS=triton cannot be met (triton: tensors are on the CPU")
+    assert said.count("\n") == 1
+
+
 def test_the_doctor_reads_every_file_of_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FUSION_DATA", str(tmp_path))
     findings = {finding.what: finding for finding in doctor.examine()}
@@ -165,12 +195,7 @@ def test_a_full_disk_is_one_line_wherever_it_strikes(
     def copies() -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    app = typer.Typer()
-    app.command()(copies)
-    monkeypatch.setattr(sys, "argv", ["fusion"])
-    with pytest.raises(SystemExit) as end:
-        run_command(app, "fusion")
-    assert end.value.code == 2
+    assert ended(monkeypatch, copies) == 2
     assert capsys.readouterr().err == "fusion: the disk is full; free some space and repeat\n"
 
 
