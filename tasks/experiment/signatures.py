@@ -8,9 +8,9 @@ import difflib
 import importlib
 import inspect
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePath
-from typing import Any, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from data.errors import one_line
 
@@ -71,19 +71,20 @@ def check(cls: type, tree: dict[str, Any], where: str = "") -> dict[str, Any]:
         tree: constructor arguments
         where: dotted path of the tree in the config, for messages
     """
-    return _check(cls, tree, where, getattr(cls, "namespaces", ()), free=frozenset())
+    return _check(cls, tree, where, getattr(cls, "namespaces", ()))
 
 
-def _check(cls: type, tree: Any, where: str, namespaces: Sequence[str], free: frozenset[str]) -> dict[str, Any]:
+def _check(
+    cls: type, tree: Any, where: str, namespaces: Sequence[str], given_later: Sequence[str] = ()
+) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise ConfigError(f"{where}: {cls.__name__} takes options as a mapping, found {tree!r}")
-    allowed = options(cls)
+    allowed = [name for name in options(cls) if name not in given_later]
     for key in tree:
         if key not in allowed:
-            taken = ", ".join(name for name in allowed if name not in free)
             prefix = f"{where}: " if where else ""
             raise ConfigError(
-                f"{prefix}{cls.__name__} has no option '{key}'{did_you_mean(key, allowed)} (takes {taken})"
+                f"{prefix}{cls.__name__} has no option '{key}'{did_you_mean(key, allowed)} (takes {', '.join(allowed)})"
             )
     hints = get_type_hints(cls.__init__)  # type: ignore[misc]
     checked = {
@@ -105,12 +106,11 @@ def _value(value: Any, hint: Any, where: str, namespaces: Sequence[str]) -> Any:
         if extra:
             raise ConfigError(f"{where}: beside class_path stands '{min(extra)}'; options go under init_args")
         cls = named_class(value["class_path"], namespaces, where)
-        given_later = frozenset(list(options(cls))[:1]) if _is_factory(hint) else frozenset()
-        arguments = _check(cls, value.get("init_args") or {}, where, namespaces, free=given_later)
+        arguments = _check(cls, value.get("init_args") or {}, where, namespaces, _given_later(cls, hint))
         return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": arguments}
     plain = _without_none(hint)
     if isinstance(value, dict) and dataclasses.is_dataclass(plain):
-        return _accepted(plain, _check(plain, value, where, namespaces, free=frozenset()), where)  # type: ignore[arg-type]
+        return _accepted(plain, _check(plain, value, where, namespaces), where)  # type: ignore[arg-type]
     if isinstance(value, dict):
         inner = getattr(_without_none(hint), "__args__", (None, None))
         item = inner[1] if len(inner) > 1 else None
@@ -137,6 +137,13 @@ def _accepted(cls: type, arguments: dict[str, Any], where: str) -> dict[str, Any
 def _without_none(hint: Any) -> Any:
     kinds = [kind for kind in getattr(hint, "__args__", ()) if kind is not type(None)]
     return kinds[0] if len(kinds) == 1 and type(None) in getattr(hint, "__args__", ()) else hint
+
+
+def _given_later(cls: type, hint: Any) -> list[str]:
+    """Constructor parameters that a factory's caller gives and a config may not: as many as its type names."""
+    plain = _without_none(hint)
+    called_with = get_args(plain)[0] if get_origin(plain) is Callable else []
+    return list(options(cls))[: len(called_with)] if isinstance(called_with, list) else []
 
 
 def _is_factory(hint: Any) -> bool:

@@ -85,6 +85,7 @@ class Experiment:
         rivals: dict[str, Callable[[Sizes], Model]] | None = None,
         schedule: Schedule | None = None,
         span: Span | None = None,
+        source: Callable[[], Model] | None = None,
     ):
         self.name, self.model, self.fit, self.rivals, self.schedule = name, model, fit, rivals, schedule
 
@@ -117,7 +118,16 @@ def test_a_model_is_built_with_the_sizes_given_later():
     [
         (
             {"modl": 1},
-            r"Experiment has no option 'modl'; did you mean 'model'\? \(takes name, model, fit, rivals, .*span\)",
+            r"Experiment has no option 'modl'; did you mean 'model'\? \(takes name, model, fit, .*span, source\)",
+        ),
+        (
+            {"model": {"class_path": "Plain", "init_args": {"size": 1}}},
+            r"^model: Plain has no option 'size' \(takes depth\)$",
+        ),
+        ({"model": {"class_path": "Plain", "init_args": {"sizes": 1}}}, r"no option 'sizes' \(takes depth\)$"),
+        (
+            {"source": {"class_path": "Plain", "init_args": {"deep": 1}}},
+            r"did you mean 'depth'\? \(takes sizes, depth\)$",
         ),
         ({"fit": {"epoch": 1}}, r"fit: Fit has no option 'epoch'; did you mean 'epochs'\? \(takes epochs, rate\)"),
         ({"fit": {"epochs": "many"}}, r"fit\.epochs: expected int, found 'many'"),
