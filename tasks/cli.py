@@ -18,6 +18,7 @@ from tasks.experiment.console import (
     print_table,
     run_command,
     say,
+    seed_numbers,
     speak_up,
 )
 
@@ -47,7 +48,7 @@ def run(
     quiet: Quiet = False,
 ) -> int:
     """Run any config."""
-    chosen, seeded = numbers(folds, "--folds"), numbers(seeds, "--seeds") or [1]
+    chosen, seeded = numbers(folds, "--folds"), seed_numbers(seeds)
     speak_up(quiet)
     from tasks.experiment.config import overlay
     from tasks.experiment.task import task_named

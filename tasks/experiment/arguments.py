@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from tasks.experiment.console import numbers, speak_up
+from tasks.experiment.console import numbers, seed_numbers, speak_up
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. trainer.max_epochs=5")]
 Configs = Annotated[list[str] | None, typer.Option("--config", "-c", help="YAML file or shipped name; repeatable")]
 Folds = Annotated[str, typer.Option(help="all, or indices with commas")]
-Seeds = Annotated[str, typer.Option(help="whole numbers with commas")]
+Seeds = Annotated[str, typer.Option(help="whole numbers from 0 with commas")]
 Jobs = Annotated[int, typer.Option(min=1, help="processes on this machine, or SLURM jobs")]
 Engine = Annotated[str | None, typer.Option(help="Dask scheduler, tcp://host:port, or slurm")]
 Resume = Annotated[bool, typer.Option("--resume", help="go on with an interrupted run")]
@@ -47,7 +47,7 @@ def add_train(app: typer.Typer, task: str, example: str, words: str) -> None:
     ) -> int:
         if not config:
             raise typer.BadParameter(f"give at least one config: -c {example}", param_hint="-c")
-        chosen, seeded = numbers(folds, "--folds"), numbers(seeds, "--seeds") or [1]
+        chosen, seeded = numbers(folds, "--folds"), seed_numbers(seeds)
         speak_up(quiet)
         from tasks.experiment.task import task_named
 

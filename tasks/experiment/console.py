@@ -118,6 +118,21 @@ def _finite(content: Any) -> Any:
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
+def seed_numbers(text: str) -> list[int]:
+    """`1,2` as [1, 2], each once.
+
+    Raises:
+        ValueError: something else
+    """
+    try:
+        seeds = list(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError:
+        seeds = [-1]
+    if min(seeds) < 0:
+        raise ValueError(f"--seeds {text}: expected whole numbers from 0 with commas, for example --seeds 1,2,3")
+    return seeds
+
+
     """Rows on stdout: a table in a terminal, tab-separated text elsewhere.
 
     Long texts are folded. Nothing else is broken or cut: a terminal that is too narrow goes on in its next line.

@@ -22,7 +22,7 @@ from tasks import catalogue
 from tasks.cli import main
 from tasks.experiment import doctor
 from tasks.experiment.config import build, experiment_class, overlay, resolve
-from tasks.experiment.console import numbers, print_table, run_command
+from tasks.experiment.console import numbers, print_table, run_command, seed_numbers
 from tasks.experiment.folder import RunError
 from tasks.experiment.names import check_names, strangers
 
@@ -224,7 +224,7 @@ def test_numbers_on_the_command_line():
     assert numbers("all", "--folds") is None
     assert numbers("0,2", "--folds") == [0, 2]
     assert numbers("1,0,1", "--folds") == [1, 0], "two processes must not write one unit"
-    with pytest.raises(ValueError, match=r"--folds 0;2: expected whole numbers with commas"):
+    with pytest.raises(ValueError, match=r"--folds 0;2: expected whole numbers with commas, .* --folds 0,2, or all"):
         numbers("0;2", "--folds")
 
 
@@ -239,3 +239,7 @@ def test_a_table_in_a_narrow_terminal_breaks_long_texts_alone(
     assert all(name in lines[0] for name in row)
     assert len(lines) > 4, "the long text is folded"
     assert sum("test, full gallery  image -> text  0.1234  " in line for line in lines) == 2
+    assert seed_numbers("3,1,3") == [3, 1]
+    for text in ("1,,2", "all", "", "-1"):
+        with pytest.raises(ValueError, match=rf"^--seeds {text}: .* from 0 with commas, for example --seeds 1,2,3$"):
+            seed_numbers(text)
