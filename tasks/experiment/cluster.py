@@ -29,6 +29,21 @@ _INSTALL = "pip install 'multimodal-fusion[cluster]'"
 _one_at_a_time = threading.Lock()
 
 
+def check_engine(engine: str) -> None:
+    """Refuse an engine that cannot be had, before a run folder is made for what it would run.
+
+    Args:
+        engine: `tcp://host:port` of a scheduler, or `slurm`
+
+    Raises:
+        RunError: Dask is not installed, nobody answers, or this machine has no queue
+    """
+    if engine == SLURM:
+        _submitted_by()
+    else:
+        _client(engine).close()
+
+
 @contextlib.contextmanager
 def connected(engine: str, jobs: int) -> Iterator[tuple[Any, Callable[[], None]]]:
     """A client of the workers of an engine, and what to call now and then while no answer comes.
@@ -43,11 +58,9 @@ def connected(engine: str, jobs: int) -> Iterator[tuple[Any, Callable[[], None]]
     Raises:
         RunError: Dask is not installed, nobody answers, or jobs cannot be submitted
     """
-    try:
-        from distributed import Client
-    except ImportError:
-        raise RunError(f"--engine needs Dask: {_INSTALL}") from None
     if engine == SLURM:
+        from distributed import Client
+
         with _queue() as cluster, Client(cluster) as client:
             try:
                 cluster.scale(jobs=jobs)
@@ -55,16 +68,23 @@ def connected(engine: str, jobs: int) -> Iterator[tuple[Any, Callable[[], None]]
                 raise RunError(f"--engine slurm: no job could be submitted ({' '.join(str(error).split())})") from None
             yield client, lambda: _some_job_is_left(client, cluster)
         return
-    try:
-        client = Client(engine, timeout="10s")
-    except (OSError, ValueError) as error:
-        raise RunError(f"--engine {engine}: no Dask scheduler answers there ({error})") from None
-    with client:
+    with _client(engine) as client:
         if many := [address for address, threads in client.nthreads().items() if threads > 1]:
             say(f"{len(many)} workers have several threads, of which units use one; start them with --nthreads 1")
         if not client.nthreads():
             say(f"the scheduler {engine} has no worker yet; units begin when one joins (dask worker {engine})")
         yield client, lambda: None
+
+
+def _client(engine: str) -> Any:
+    try:
+        from distributed import Client
+    except ImportError:
+        raise RunError(f"--engine needs Dask: {_INSTALL}") from None
+    try:
+        return Client(engine, timeout="10s")
+    except (OSError, ValueError) as error:
+        raise RunError(f"--engine {engine}: no Dask scheduler answers there ({error})") from None
 
 
 def answers(client: Any, futures: Sequence[Any], look: Callable[[], None]) -> Iterator[Any]:
@@ -138,13 +158,19 @@ def _slurm() -> tuple[Any, dict[str, Any]]:
     }
 
 
-def _queue() -> Any:
+def _submitted_by() -> dict[str, Any]:
+    """Options of a cluster of SLURM jobs, where this machine can submit one."""
     job_class, options = _slurm()
     if shutil.which(job_class.submit_command) is None:
         raise RunError(
             f"--engine slurm: no {job_class.submit_command} on this machine; give the command on a node that submits "
             "jobs, or start a scheduler and workers yourself and give --engine tcp://host:port"
         )
+    return options
+
+
+def _queue() -> Any:
+    options = _submitted_by()
     import dask
     from dask_jobqueue import SLURMCluster
 

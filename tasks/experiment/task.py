@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import yaml
 
+from tasks.experiment.cluster import check_engine
 from tasks.experiment.config import build, experiment_class, overlay, overlay_values, resolve, task_name
 from tasks.experiment.console import DONE, SOME_FAILED, progress, say
 from tasks.experiment.folder import RunError, RunFolder, placeless, write_whole
@@ -164,6 +165,8 @@ class Task(ABC):
         chosen = FIRST_FOLD_ONLY if fast else list(range(plan.folds)) if folds is None else list(folds)
         if outside := [fold for fold in chosen if not 0 <= fold < plan.folds]:
             raise RunError(f"--folds {outside[0]}: {plan.data} has folds 0 to {plan.folds - 1}")
+        if engine is not None:
+            check_engine(engine)
         with folder.locked():
             folder.create(written, sys.argv, resume)
             refuse_other_data(folder.path, plan.content)

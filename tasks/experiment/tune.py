@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from tasks.experiment.cluster import check_engine
 from tasks.experiment.config import Tree, build, experiment_class, merge, overlay, override
 from tasks.experiment.console import DONE, SOME_FAILED, print_table, progress, say
 from tasks.experiment.folder import RunError, RunFolder, placeless, write_whole
@@ -126,6 +127,8 @@ def tune(
     if outside := [fold for fold in folds if not 0 <= fold < plan.folds]:
         raise RunError(f"--folds {outside[0]}: {plan.data} has folds 0 to {plan.folds - 1}")
     search = Search(task, task.tuning, files, overrides, space, seed, folder.path)
+    if engine is not None:
+        check_engine(engine)
     with folder.locked():
         _same_search(folder.path, space_file, seed)
         folder.create(written, ["fusion", "tune", *map(str, files), str(space_file), *overrides], resume)

@@ -334,6 +334,18 @@ def test_arms_that_read_what_the_cohort_lacks_are_left_out_by_name(study: Path):
     experiment = build(SurvivalExperiment, TASK.resolved_config([str(study / "config.yaml"), "_base/survival"], []))
     assert experiment.left_out(experiment.cohort.load()) == {
         "slides alone (ABMIL)": "ABMIL reads slides, but the cohort has none"
+def test_an_engine_that_does_not_answer_claims_no_run_folder(
+    study: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    call = ["survival", "train", "-c", str(study / "config.yaml"), "name=unclaimed", "--engine", "nonsense"]
+    monkeypatch.setattr(sys, "argv", call)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert "--engine nonsense: no Dask scheduler answers there" in capsys.readouterr().err
+    assert not (study / "runs" / "survival" / "unclaimed").exists()
+
+
     }
     bare = replace(experiment.cohort.load(), genes=None, groups={})
     assert set(experiment.left_out(bare)) == {

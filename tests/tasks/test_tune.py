@@ -104,6 +104,13 @@ def test_an_interrupted_search_ends_like_another_with_any_jobs(
     assert {path.read_text() for path in run.rglob("calls.txt")} == {"x"}, "no part was run twice"
 
 
+def test_an_engine_that_does_not_answer_claims_no_run_folder(tmp_path: Path):
+    config, space = study(tmp_path)
+    with pytest.raises(RunError, match="--engine nonsense: no Dask scheduler answers there"):
+        tune([config], space, trials=1, folds=[0], engine="nonsense")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_more_trials_continue_a_search(tuned: Path, tmp_path: Path):
     config, space = study(tmp_path)
     for trials in (6, 14):
