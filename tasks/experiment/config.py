@@ -92,6 +92,8 @@ def find(file: Path | str) -> Path:
     for candidate in [given, *_shipped(given)]:
         if candidate.is_file():
             return candidate
+    if given.is_dir():
+        raise ConfigError(f"{file}: a folder; name a YAML file in it (`fusion list configs` shows the shipped ones)")
     names = {str(path.relative_to(CONFIGS).with_suffix("")): path.stem for path in CONFIGS.rglob("*.yaml")}
     near = did_you_mean(str(given.with_suffix("")), names) or did_you_mean(given.stem, [*names.values()])
     raise ConfigError(f"{file}: no such config{near or ';'} `fusion list configs` shows the shipped ones")

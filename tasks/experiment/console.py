@@ -13,10 +13,22 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from data.errors import one_line
+
 FOLDED = 40
 """Characters of a cell from which a table in a terminal may fold it."""
 EXPLAINED = ("RunError", "NoBackend")
 """Errors, by name, whose message is meant for users; their modules are not imported for help."""
+REMEDIES = {
+    errno.ENOENT: "check the path",
+    errno.EEXIST: "a file stands where a folder is wanted; give another path",
+    errno.ENOTDIR: "a file stands where a folder is wanted; give another path",
+    errno.EISDIR: "a folder stands where a file is wanted; name a file in it",
+    errno.ENAMETOOLONG: "give a shorter path",
+    errno.EACCES: "change its permissions or give another path",
+    errno.EPERM: "change its permissions or give another path",
+    errno.EROFS: "give a path on another disk",
+}
 DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -58,6 +70,10 @@ def _explained(error: Exception, name: str) -> int:
         return BAD_INPUT
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         say("the disk is full; free some space and repeat", name)
+        return BAD_INPUT
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        remedy = REMEDIES.get(error.errno or 0, "check the path and its disk")
+        say(one_line(f"{error.filename}: {error.strerror.lower()}; {remedy}"), name)
         return BAD_INPUT
     if isinstance(error, ValueError | FileNotFoundError | PermissionError) or type(error).__name__ in EXPLAINED:
         say(" ".join(str(error).split()), name)
@@ -102,6 +118,21 @@ def numbers(text: str | None, option: str) -> list[int] | None:
         ) from None
 
 
+def seed_numbers(text: str) -> list[int]:
+    """`1,2` as [1, 2], each once.
+
+    Raises:
+        ValueError: something else
+    """
+    try:
+        seeds = list(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError:
+        seeds = [-1]
+    if min(seeds) < 0:
+        raise ValueError(f"--seeds {text}: expected whole numbers from 0 with commas, for example --seeds 1,2,3")
+    return seeds
+
+
 def print_json(content: Any) -> None:
     """Content on stdout as JSON; a number that is not finite becomes null."""
     print(json.dumps(_finite(content), indent=2, default=str))
@@ -118,21 +149,6 @@ def _finite(content: Any) -> Any:
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
-def seed_numbers(text: str) -> list[int]:
-    """`1,2` as [1, 2], each once.
-
-    Raises:
-        ValueError: something else
-    """
-    try:
-        seeds = list(dict.fromkeys(int(part) for part in text.split(",")))
-    except ValueError:
-        seeds = [-1]
-    if min(seeds) < 0:
-        raise ValueError(f"--seeds {text}: expected whole numbers from 0 with commas, for example --seeds 1,2,3")
-    return seeds
-
-
     """Rows on stdout: a table in a terminal, tab-separated text elsewhere.
 
     Long texts are folded. Nothing else is broken or cut: a terminal that is too narrow goes on in its next line.

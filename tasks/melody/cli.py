@@ -102,9 +102,11 @@ def generate(
     json: Json = False,
 ) -> int:
     """Melodies that keep every skeleton note, in the given key and metre; or chorales, of a run that learned them."""
+    from tasks.experiment.outputs import check_output
     from tasks.melody.generate import generate_files
     from tasks.melody.request import Request
 
+    check_output(output)
     request = Request(
         run, output, skeleton, key=key, metre=metre, seed=seed, top_p=top_p, temperature=temperature, count=count,
         infill=infill, low=low, high=high, scale=scale.value, rho=rho, track=track, wav=wav, roll=roll, arm=arm,

@@ -162,8 +162,11 @@ def search(
     json: Json = False,
 ) -> int:
     """Ask an index: a table or JSON, best first. Of several queries, one that cannot be asked costs one line."""
+    from tasks.experiment.outputs import check_output
     from tasks.retrieval.search import DRAWN, How, Searcher, page
 
+    if report is not None:
+        check_output(report)
     which = None if side is None else side.value
     how = How(k, which, memory_mb, min(k, DRAWN) if report is not None else 0, rerank, prompt or ())
     searcher = Searcher(folder, run, condition)

@@ -12,6 +12,7 @@ from data.cohort.cohort import Cohort
 from tasks.experiment.config import build, overlay_values, resolve
 from tasks.experiment.console import say
 from tasks.experiment.folder import RunError, RunFolder, write_whole
+from tasks.experiment.outputs import check_output
 from tasks.experiment.signatures import named_class, options
 from tasks.survival.experiment import SurvivalExperiment
 from tasks.survival.trained import Trained
@@ -63,12 +64,16 @@ def predict(run: Path, overrides: Sequence[str], output: Path) -> tuple[Path, Pa
         the two files
 
     Raises:
-        RunError: no new patients are given, there is no run at this path, or none of its units is finished
+        RunError: no new patients are given, the output cannot be written, there is no run at this path, or none of its
+            units is finished
         ConfigError: the run's cohort has no such option
         DataError: the patients cannot be read, or lack what the models learned from
     """
     if not overrides:
         raise RunError(f"{run}: say where the new patients are, for example table=new.csv slides=new_features")
+    check_output(output)
+    beside = output.with_name(f"{output.stem}-curves{output.suffix}")
+    check_output(beside)
     experiment = experiment_of(run, [f"cohort.{text}" for text in (*_unneeded(run), *overrides)])
     cohort: Cohort = experiment.cohort.load()
     say(str(cohort.account))
@@ -84,7 +89,6 @@ def predict(run: Path, overrides: Sequence[str], output: Path) -> tuple[Path, Pa
     table = pd.DataFrame({"risk": risk.mean(axis=1), "risk_sd": risk.std(axis=1, ddof=0), "models": len(units)})
     curves = sum(curve for _, curve in predictions) / len(units)
     curves.columns = [f"{month:g}" for month in months]
-    beside = output.with_name(f"{output.stem}-curves{output.suffix}")
     output.parent.mkdir(parents=True, exist_ok=True)
     write_whole(output, table.rename_axis("case_id").to_csv())
     write_whole(beside, curves.rename_axis("case_id").to_csv())

@@ -96,6 +96,8 @@ def test_every_shipped_experiment_resolves_and_builds(config: str):
         (["data", "import", "tcga", "--from", "nowhere"], "nowhere: no such folder"),
         (["report", "nowhere"], "nowhere: not a run folder"),
         (["run", "nowhere"], "nowhere: no such config"),
+        (["run", "."], ".: a folder; name a YAML file in it (`fusion list configs` shows the shipped ones)"),
+        (["report", "N" * 300], "config.yaml: file name too long; give a shorter path"),
         (["bogus"], "No such command 'bogus'. `fusion --help` shows what there is."),
         (["run", "survival/demoo"], "no such config; did you mean 'survival/demo'? `fusion list configs`"),
     ],
@@ -199,6 +201,41 @@ def test_a_full_disk_is_one_line_wherever_it_strikes(
     assert capsys.readouterr().err == "fusion: the disk is full; free some space and repeat\n"
 
 
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("file/x/y", "file/x/y: not a directory; a file stands where a folder is wanted; give another path"),
+        ("N" * 300, f"{'N' * 300}: file name too long; give a shorter path"),
+        (".", ".: is a directory; a folder stands where a file is wanted; name a file in it"),
+        ("nowhere", "nowhere: no such file or directory; check the path"),
+    ],
+)
+def test_what_the_system_says_of_a_path_is_one_line_with_a_remedy(
+    path: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    assert ended(monkeypatch, lambda: Path(path).read_text() and None) == 2
+    assert capsys.readouterr().err == f"fusion: {message}\n"
+
+
+def test_a_folder_made_over_a_file_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    assert ended(monkeypatch, lambda: Path("file").mkdir(exist_ok=True)) == 2
+    assert capsys.readouterr().err.startswith("fusion: file: file exists; a file stands where a folder is wanted")
+
+
+def test_an_error_of_the_system_that_names_no_path_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch):
+    def works() -> None:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        ended(monkeypatch, works)
+
+
 def test_commands_run_linear_algebra_on_one_thread_unless_asked(monkeypatch: pytest.MonkeyPatch):
     seen: list[str] = []
     app = typer.Typer()
@@ -226,6 +263,10 @@ def test_numbers_on_the_command_line():
     assert numbers("1,0,1", "--folds") == [1, 0], "two processes must not write one unit"
     with pytest.raises(ValueError, match=r"--folds 0;2: expected whole numbers with commas, .* --folds 0,2, or all"):
         numbers("0;2", "--folds")
+    assert seed_numbers("3,1,3") == [3, 1]
+    for text in ("1,,2", "all", "", "-1"):
+        with pytest.raises(ValueError, match=rf"^--seeds {text}: .* from 0 with commas, for example --seeds 1,2,3$"):
+            seed_numbers(text)
 
 
 def test_a_table_in_a_narrow_terminal_breaks_long_texts_alone(
@@ -239,7 +280,3 @@ def test_a_table_in_a_narrow_terminal_breaks_long_texts_alone(
     assert all(name in lines[0] for name in row)
     assert len(lines) > 4, "the long text is folded"
     assert sum("test, full gallery  image -> text  0.1234  " in line for line in lines) == 2
-    assert seed_numbers("3,1,3") == [3, 1]
-    for text in ("1,,2", "all", "", "-1"):
-        with pytest.raises(ValueError, match=rf"^--seeds {text}: .* from 0 with commas, for example --seeds 1,2,3$"):
-            seed_numbers(text)

@@ -274,6 +274,17 @@ def test_evaluate_prints_json(finished: Path, study: Path):
     [
         (["train"], "give at least one config"),
         (["train", "-c", "nowhere"], "nowhere: no such config"),
+        (["train", "-c", "."], ".: a folder; name a YAML file in it"),
+        (["train", "-c", "CONFIG", "--seeds", "all"], "--seeds all: expected whole numbers from 0 with commas"),
+        (["train", "-c", "CONFIG", f"cohort.table={'N' * 300}"], "NNN: file name too long; give a shorter path"),
+        (
+            ["train", "-c", "CONFIG", "model.size=huge"],
+            "model: SNN has no option 'size' (takes width, layers, dropout, l1)",
+        ),
+        (
+            ["train", "-c", "CONFIG", "model.sizes=huge"],
+            "model: SNN has no option 'sizes' (takes width, layers, dropout, l1)",
+        ),
         (["train", "-c", "CONFIG", "model.depht=3"], "model: SNN has no option 'depht'"),
         (["train", "-c", "CONFIG", "trainer.max_epochs=many"], "trainer.max_epochs: expected int, found 'many'"),
         (["train", "-c", "CONFIG", "trainer.max_epochs=0"], "trainer.max_epochs: expected at least 1, found 0"),
@@ -294,6 +305,11 @@ def test_evaluate_prints_json(finished: Path, study: Path):
         (["train", "-c", "CONFIG", "name=.."], "name=..: a run's name is that of its folder below runs="),
         (["evaluate", "runs/survival/smal"], "not a run folder (no config.yaml); beside it are"),
         (["predict", "runs/survival/small"], "say where the new patients are, for example table=new.csv"),
+        (
+            ["predict", "runs/survival/small", "table=table.csv", "-o", "table.csv/x.csv"],
+            "table.csv/x.csv: table.csv is a file, so no folder of that name can hold it",
+        ),
+        (["predict", "runs/survival/small", "table=table.csv", "-o", "."], ".: a folder, and a file is wanted"),
         (["predict", "runs/survival/small", "tabel=x.csv"], "cohort: TableCohort has no option 'tabel'; did you mean"),
     ],
 )
@@ -318,6 +334,18 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert said.out == ""
 
 
+def test_an_engine_that_does_not_answer_claims_no_run_folder(
+    study: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    call = ["survival", "train", "-c", str(study / "config.yaml"), "name=unclaimed", "--engine", "nonsense"]
+    monkeypatch.setattr(sys, "argv", call)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert "--engine nonsense: no Dask scheduler answers there" in capsys.readouterr().err
+    assert not (study / "runs" / "survival" / "unclaimed").exists()
+
+
 def test_a_second_process_touches_nothing_of_a_run_that_is_being_written(
     study: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
@@ -334,18 +362,6 @@ def test_arms_that_read_what_the_cohort_lacks_are_left_out_by_name(study: Path):
     experiment = build(SurvivalExperiment, TASK.resolved_config([str(study / "config.yaml"), "_base/survival"], []))
     assert experiment.left_out(experiment.cohort.load()) == {
         "slides alone (ABMIL)": "ABMIL reads slides, but the cohort has none"
-def test_an_engine_that_does_not_answer_claims_no_run_folder(
-    study: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
-    call = ["survival", "train", "-c", str(study / "config.yaml"), "name=unclaimed", "--engine", "nonsense"]
-    monkeypatch.setattr(sys, "argv", call)
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert end.value.code == 2
-    assert "--engine nonsense: no Dask scheduler answers there" in capsys.readouterr().err
-    assert not (study / "runs" / "survival" / "unclaimed").exists()
-
-
     }
     bare = replace(experiment.cohort.load(), genes=None, groups={})
     assert set(experiment.left_out(bare)) == {
