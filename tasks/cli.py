@@ -33,6 +33,7 @@ data = typer.Typer(
 )
 app.add_typer(data, name="data")
 
+REPRODUCED = Path("REPRODUCED.md")
 DataSet = Annotated[str, typer.Argument(help="data set; `fusion data list` shows them")]
 
 
@@ -183,19 +184,22 @@ def reproduce(
     if quiet:  # else parts and units say when they end; their epochs are in their own logs
         speak_up(quiet)
     from tasks.catalogue import PAPERS, reproduction, reproduction_page
+    from tasks.experiment.outputs import check_output
+    from tasks.reproduce.writing import check_section, write_section
 
-    result = reproduction(paper, features, jobs or os.cpu_count() or 1, engine)(small)
+    run_paper = reproduction(paper, features, jobs or os.cpu_count() or 1, engine)
+    if report is not None:
+        check_output(report)
+    if write:
+        check_section(REPRODUCED, paper, small)
+    result = run_paper(small)
     if report is not None:
         reproduction_page(paper, result, report)
     if write:
         from importlib import import_module
 
-        from tasks.reproduce.writing import write_section
-
         known = PAPERS[paper]
-        write_section(
-            Path("REPRODUCED.md"), known.title, import_module(known.module), result, small, known.on, list(PAPERS)
-        )
+        write_section(REPRODUCED, known.title, import_module(known.module), result, small, known.on, list(PAPERS))
     if json:
         print_json(result)
     else:

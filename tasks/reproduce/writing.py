@@ -11,7 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
-from tasks.experiment.folder import write_whole
+from tasks.experiment.folder import RunError, write_whole
+from tasks.experiment.outputs import check_output
 from tasks.reproduce.rows import Result, seeds_of, verdict
 from tasks.reproduce.status import with_status
 from tasks.reproduce.table import HEADER, cells
@@ -20,6 +21,31 @@ LONG = 16
 """A table of more rows is folded: the count is read first, the rows when wanted."""
 MANY = 3
 PACKAGES = ("torch", "numpy", "scikit-learn")
+
+
+def check_section(path: Path, key: str, small: bool) -> None:
+    """Refuse, before hours of work, a block that could not be written or should not be.
+
+    Args:
+        path: the file; missing is fine
+        key: of the paper
+        small: whether the small form would be written
+
+    Raises:
+        RunError: the file cannot be written or is not text, or its block of this paper is of the full form and `small`
+            would replace it
+    """
+    check_output(path)
+    try:
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+    except UnicodeDecodeError:
+        raise RunError(f"{path}: not text in UTF-8, so no block can be put into it; mend it or move it away") from None
+    block = _block(key).search(text)
+    if small and block and f"`{_command(key, small=False)}`" in block[0]:
+        raise RunError(
+            f"{path}: its block of {key} is of the full form, which --small would replace; leave out --write, or give "
+            "the command in another folder"
+        )
 
 
 def write_section(
@@ -40,10 +66,10 @@ def write_section(
         order: keys of all papers, for the status table
     """
     key = result["paper"]
-    begin, end = f"<!-- {key}: written by the command -->", f"<!-- {key}: end -->"
+    begin, end = _marks(key)
     section = "\n".join([begin, *_lines(key, module, result, small), end])
     text = path.read_text(encoding="utf-8") if path.exists() else "# Reproduced\n"
-    known = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+    known = _block(key)
     if known.search(text):
         text = known.sub(lambda _: section, text)
     else:
@@ -53,13 +79,25 @@ def write_section(
     write_whole(path, with_status(text, row, order))
 
 
+def _marks(key: str) -> tuple[str, str]:
+    return f"<!-- {key}: written by the command -->", f"<!-- {key}: end -->"
+
+
+def _block(key: str) -> re.Pattern[str]:
+    begin, end = map(re.escape, _marks(key))
+    return re.compile(f"{begin}.*?{end}", re.DOTALL)
+
+
+def _command(key: str, small: bool) -> str:
+    return f"fusion reproduce {key}{' --small' if small else ''}"
+
+
 def _lines(key: str, module: ModuleType, result: Result, small: bool) -> list[str]:
     rows, seeds = result["rows"], seeds_of(result)
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    command = f"fusion reproduce {key}{' --small' if small else ''}"
     words = inspect.cleandoc(module.__doc__ or "").split("\n\n", 1)
     lines = [
-        f"`{command}`: {verdict(result)}{_descriptive(result)}. {datetime.date.today()}, {_device()}, "
+        f"`{_command(key, small)}`: {verdict(result)}{_descriptive(result)}. {datetime.date.today()}, {_device()}, "
         f"Python {platform.python_version()}, {packages}. {_seeded(seeds)}.",
         "",
     ]

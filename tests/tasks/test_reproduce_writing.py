@@ -1,11 +1,14 @@
 """REPRODUCED.md: a table replaces its former self and touches nothing else."""
 
 import datetime
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from tasks.catalogue import PAPERS, listing
+from tasks.catalogue import PAPERS, Paper, listing
+from tasks.cli import main
 from tasks.reproduce import icl_linear_regression
 from tasks.reproduce.rows import Result, at_least, at_most, close, described, result, verdict
 from tasks.reproduce.status import NOT_YET, states
@@ -97,3 +100,64 @@ def test_the_list_shows_the_states_of_this_checkout(tmp_path: Path, monkeypatch:
     assert shown == {key: NOT_YET for key in PAPERS} | states([ROOT / "REPRODUCED.md"])
     write_section(Path("REPRODUCED.md"), "Theirs", icl_linear_regression, outcome(0.5), False, "x", list(PAPERS))
     assert {row["state"] for row in listing("papers")} == {NOT_YET}, "your own file is read first"
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """A paper that can be reproduced from a folder of its own; gives the forms that were run."""
+    ran: list[bool] = []
+
+    def run(data_root: None, small: bool) -> Result:
+        ran.append(small)
+        return outcome(0.5)
+
+    module = ModuleType("toy_paper", "toy: a number and itself.\n\nNothing is computed.")
+    module.run = run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "toy_paper", module)
+    monkeypatch.setitem(PAPERS, "toy", Paper("A toy", "toy_paper", "", "simulated"))
+    monkeypatch.chdir(tmp_path)
+    return ran
+
+
+def reproduce(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["fusion", "reproduce", "toy", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return int(end.value.code or 0)
+
+
+def test_a_small_form_replaces_its_like_and_never_the_full_form(
+    toy: list[bool], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    page = Path("REPRODUCED.md")
+    for form in (["--small"], ["--small"], [], []):
+        assert reproduce(monkeypatch, *form, "--write") == 0
+        assert ("(small form)" in page.read_text()) == bool(form)
+    before, ran = page.read_text(), list(toy)
+    capsys.readouterr()
+    assert reproduce(monkeypatch, "--small", "--write") == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("fusion: REPRODUCED.md: its block of toy is of the full form, which --small would")
+    assert (said.err.count("\n"), said.out, page.read_text(), toy) == (1, "", before, ran)
+    assert reproduce(monkeypatch, "--small") == 0, "without --write it is only shown"
+
+
+def test_what_could_not_be_written_is_refused_before_anything_is_run(
+    toy: list[bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    Path("file").touch()
+    for arguments, message in (
+        (["--report", "file/x.html"], "file/x.html: file is a file, so no folder of that name can hold it"),
+        (["--report", "."], ".: a folder, and a file is wanted"),
+    ):
+        assert reproduce(monkeypatch, *arguments) == 2
+        assert capsys.readouterr().err.startswith(f"fusion: {message}")
+    Path("REPRODUCED.md").write_bytes(b"\xff")
+    assert reproduce(monkeypatch, "--report", "x.html", "--write") == 2
+    assert capsys.readouterr().err.startswith("fusion: REPRODUCED.md: not text in UTF-8")
+    Path("REPRODUCED.md").unlink()
+    Path("REPRODUCED.md").mkdir()
+    assert reproduce(monkeypatch, "--report", "x.html", "--write") == 2
+    assert capsys.readouterr().err.startswith("fusion: REPRODUCED.md: a folder, and a file is wanted")
+    assert toy == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["REPRODUCED.md", "file"], "nothing is left behind"
