@@ -2,7 +2,7 @@
 
 Scalers, clipping and the penalty are learnt inside each fold's training patients; the held-out patients are scored
 once. Ours is held against an earlier run of other code, whose penalty was fixed beforehand (no choice at all), on the
-same folds and tables.
+same folds and tables. The minute the five cohorts may take is of processor time, all processes together.
 """
 
 import time
@@ -14,7 +14,8 @@ import pandas as pd
 from data.cohort.prepare import Preparation
 from data.cohort.tables import TableCohort
 from data.sources import not_here
-from tasks.reproduce.rows import Found, Result, Row, at_least, claim, close, result
+from tasks.experiment.report.numbers import count
+from tasks.reproduce.rows import Found, Result, Row, at_least, at_most, close, result
 from tasks.reproduce.workers import HERE, Workers
 from tasks.survival.baselines import age, ridge_genes_and_age, score_fold
 from tasks.survival.metrics import compare_arms, rank
@@ -55,12 +56,9 @@ def run(data_root: Path, small: bool = False, workers: Workers = HERE) -> Result
 
 
 def _seconds(passed: float, spent: float, jobs: int) -> Row:
-    """Wall clock; what other programs took from it is not held against the figures."""
-    note = f"all five cohorts with {jobs} jobs, reading and bootstrap included; {spent:.0f} s of processor time"
-    if spent <= SECONDS < passed:
-        note += ", the machine was busy with something else"
-    ok = min(passed, spent) <= SECONDS
-    return claim("seconds", SECONDS, round(passed, 1), 0.0, note, ok, kind="bar")
+    """Processor time is held to the bar: the clock on the wall also says what else the machine did."""
+    note = f"all five cohorts, reading and bootstrap included; {passed:.0f} s by the clock with {count(jobs, 'job')}"
+    return at_most("seconds of processor time", SECONDS, round(spent, 1), 0.0, note, kind="bar")
 
 
 def _cohort(folder: Path, name: str) -> tuple[list[Row], float]:

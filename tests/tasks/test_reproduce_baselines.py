@@ -57,9 +57,8 @@ def test_rows_hold_within_their_tolerance_and_nothing_undefined_holds():
     assert not result("p", [])["ok"]
 
 
-def test_a_busy_machine_does_not_undo_a_reproduction():
-    assert survival_baselines._seconds(12.0, 20.0, 2)["ok"]
-    busy = survival_baselines._seconds(400.0, 20.0, 2)
-    assert busy["ok"]
-    assert busy["note"].endswith("20 s of processor time, the machine was busy with something else")
-    assert not survival_baselines._seconds(70.0, 130.0, 2)["ok"]
+def test_the_bar_is_of_processor_time_whatever_the_clock_says():
+    busy = survival_baselines._seconds(400.0, 20.04, 2)
+    assert (busy["name"], busy["ours"], busy["ok"]) == ("seconds of processor time", 20.0, True)
+    assert busy["note"] == "all five cohorts, reading and bootstrap included; 400 s by the clock with 2 jobs"
+    assert not survival_baselines._seconds(35.0, 61.0, 2)["ok"], "two processes do not halve it"
