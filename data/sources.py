@@ -7,7 +7,6 @@ its SHA-256 and, where an official copy of exactly these bytes is known, its add
 from __future__ import annotations
 
 import csv
-import hashlib
 import http.client
 import os
 import shutil
@@ -21,6 +20,7 @@ from typing import NamedTuple
 
 from platformdirs import user_cache_path
 
+from data.checksum import sha256
 from data.errors import DataError
 
 _MANIFESTS = Path(__file__).parent / "manifests"
@@ -230,18 +230,13 @@ def not_here(path: Path, name: str) -> DataError:
     return DataError(f"{path}: no such file or folder; {source(name).how_to_get}")
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
-
-
 def _fault(folder: Path, file: DataFile) -> Fault | None:
     path = folder / file.path
     if not path.is_file():
         return Fault(file.path, "missing")
     if path.stat().st_size != file.size:
         return Fault(file.path, f"{path.stat().st_size} bytes, expected {file.size}")
-    if _sha256(path) != file.sha256:
+    if sha256(path) != file.sha256:
         return Fault(file.path, "content differs (SHA-256)")
     return None
 

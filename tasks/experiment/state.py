@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pandas as pd
 
 from data.errors import DataError
 from data.text.reading import parsed_object
+from tasks.experiment.console import say
 from tasks.experiment.folder import RunError, RunFolder
+from tasks.experiment.inventory import AGAIN, DONE, fault, is_whole
 from tasks.experiment.report import Failure
 
 UNIT = re.compile(r"fold(?P<fold>\w+)-seed(?P<seed>\d+)")
@@ -34,7 +37,7 @@ class RunState:
         account: who was dropped and why, as text; empty when not written yet
         left_out: arms of the config that were not to be run on these data -> why
         done: finished units, as `arm/fold0-seed1`
-        failures: units that ended with an error
+        failures: units that ended with an error, or that had finished and lost a file since
         open: units that were begun or that other arms have, and arms that were never begun
     """
 
@@ -54,7 +57,7 @@ def nothing_finished(run: Path) -> RunError:
 
 
 def described(run: Path) -> dict[str, Any]:
-    """The attributes of a run's `RunState`, for a task to add its own.
+    """The attributes of a run's `RunState`, for a task to add its own; says which finished units lost a file.
 
     Raises:
         RunError: there is no run at this path
@@ -62,8 +65,11 @@ def described(run: Path) -> dict[str, Any]:
     folder = RunFolder.open(run)
     arms = arm_units(run)
     units = [*arms, *(path for path in sorted(run.glob(f"{CONTROLS}/*")) if path.is_dir())]
-    done = [path for path in units if (path / "done.json").is_file()]
-    failed = [path for path in units if path not in done and (path / "error.txt").is_file()]
+    lost = {path: f"{said}; {AGAIN}" for path in units if (said := fault(path)) is not None}
+    for line in lost.values():
+        _tell(line)
+    done = [path for path in units if path not in lost and (path / DONE).is_file()]
+    failed = [path for path in units if path in lost or (path not in done and (path / "error.txt").is_file())]
     ended = {_name(path) for path in (*done, *failed)}
     left_out = {arm: str(why) for arm, why in _object(run / LEFT_OUT).items()}
     return {
@@ -73,14 +79,30 @@ def described(run: Path) -> dict[str, Any]:
         "account": text(run / "account.txt"),
         "left_out": left_out,
         "done": [_name(path) for path in done],
-        "failures": [_failure(path) for path in failed],
+        "failures": [_failure(path, lost.get(path)) for path in failed],
         "open": sorted(_expected(arms, folder.config, left_out) - ended),
     }
+
+
+@lru_cache(maxsize=1000)
+def _tell(line: str) -> None:
+    """Once: a command reads a run several times."""
+    say(line)
 
 
 def arm_units(run: Path) -> list[Path]:
     """Folders of the units that arms have, begun or finished."""
     return sorted(path for path in run.glob("*/fold*-seed*") if path.is_dir() and UNIT.fullmatch(path.name))
+
+
+def finished_units(run: Path, arm: str | None = None) -> list[Path]:
+    """Folders of the units of arms that are finished and whole.
+
+    Args:
+        run: the run folder
+        arm: whose; None = of every arm
+    """
+    return [path for path in arm_units(run) if arm in (None, path.parent.name) and is_whole(path)]
 
 
 def text(path: Path) -> str:
@@ -96,10 +118,46 @@ def _object(path: Path) -> dict[str, Any]:
         return {}
 
 
-def table(path: Path) -> pd.DataFrame | None:
-    """A CSV of a run, names of arms, folds and subjects as text; None when it is not there."""
+def table(path: Path, columns: Iterable[str] = ()) -> pd.DataFrame | None:
+    """A CSV of a run, names of arms, folds and subjects as text; None when it is not there.
+
+    Args:
+        path: of the table
+        columns: that it must have
+
+    Raises:
+        RunError: it is damaged
+    """
     kinds = dict.fromkeys(("arm", "fold", "subject"), str)
-    return pd.read_csv(path, dtype=kinds) if path.is_file() else None
+    again = "remove it and measure the run again with `evaluate`"
+    return read_table(path, columns, again, dtype=kinds) if path.is_file() else None
+
+
+def read_table(path: Path, columns: Iterable[str], remedy: str, **options: Any) -> pd.DataFrame:
+    """A CSV that a run wrote.
+
+    Args:
+        path: of the table
+        columns: that it must have
+        remedy: what the error advises
+        options: of `pandas.read_csv`
+
+    Raises:
+        RunError: it is not a table, or not one of these columns
+    """
+    try:
+        found = pd.read_csv(path, **options)
+    except (OSError, ValueError) as error:  # no columns, other bytes than UTF-8, cells too many, words for numbers
+        raise RunError(f"{path}: cannot be read as a table ({error}); {remedy}") from None
+    if lacking := [name for name in columns if name not in found.columns]:
+        has = ", ".join(map(str, found.columns[:5]))
+        raise RunError(f"{path}: has no column '{lacking[0]}', it begins with {has or 'none'}; {remedy}")
+    return found
+
+
+def unit_table(unit: Path, file: str, columns: Iterable[str], **options: Any) -> pd.DataFrame:
+    """As `read_table`, one file of a unit."""
+    return read_table(unit / file, columns, f"remove {unit} and {AGAIN}", **options)
 
 
 def unit_tables(run: Path, file: str, columns: Iterable[str], **options: Any) -> pd.DataFrame:
@@ -108,13 +166,16 @@ def unit_tables(run: Path, file: str, columns: Iterable[str], **options: Any) ->
     Args:
         run: the run folder
         file: its name in a unit's folder
-        columns: of the table when no unit has the file
+        columns: that it must have, and of the table when no unit has the file
         options: of `pandas.read_csv`
+
+    Raises:
+        RunError: the file of a unit without a list of files is damaged
     """
-    parts = []
-    for unit in arm_units(run):
-        if (unit / "done.json").is_file() and (unit / file).is_file() and (named := UNIT.fullmatch(unit.name)):
-            part = pd.read_csv(unit / file, **options)
+    columns, parts = list(columns), []
+    for unit in finished_units(run):
+        if (unit / file).is_file() and (named := UNIT.fullmatch(unit.name)):
+            part = unit_table(unit, file, columns, **options)
             if part.empty:  # a unit whose selection chose the untrained model has no epochs
                 continue
             part.insert(0, "seed", int(named["seed"]))
@@ -138,6 +199,7 @@ def _name(unit: Path) -> str:
     return f"{unit.parent.name}/{unit.name}"
 
 
-def _failure(unit: Path) -> Failure:
-    said = text(unit / "error.txt").strip()
+def _failure(unit: Path, lost: str | None) -> Failure:
+    """What became of a unit, in its error's words or by the file that it lost."""
+    said = lost or text(unit / "error.txt").strip()
     return Failure(_name(unit), said.splitlines()[0] if said else "failed without saying why", said)

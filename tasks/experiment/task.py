@@ -214,7 +214,7 @@ def task_named(name: object) -> Task:
 
 
 def run_all(units: Sequence[Unit], run: Path, jobs: int, engine: str | None) -> int:
-    """Run units and say how each ended.
+    """Run units and say how each ended, and first which of those that had ended lost a file.
 
     Args:
         units: in folders below `run`
@@ -226,6 +226,9 @@ def run_all(units: Sequence[Unit], run: Path, jobs: int, engine: str | None) -> 
         how many failed
     """
     failed = 0
+    for unit in units:
+        if (lost := unit.damage) is not None:
+            say(f"{lost}; {unit.folder.relative_to(run)} is run again")
     for i, outcome in enumerate(run_units(units, jobs, engine), start=1):
         name = outcome.folder.relative_to(run)
         if outcome.error is not None:

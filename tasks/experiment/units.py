@@ -1,12 +1,12 @@
 """Units of work: a function with plain arguments that writes its own folder and can be run twice.
 
-A unit is finished when its folder holds `done.json` with the fingerprint of its arguments; everything else in the
-folder may be half-written by an interrupted attempt and is the unit's own to continue from.
+A unit is finished when its folder holds `done.json` with the fingerprint of its arguments and every file listed there
+as it was written; everything else in the folder may be half-written by an interrupted attempt and is the unit's own to
+continue from.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 import traceback
@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_limits
 from data.errors import one_line
 from tasks.experiment.engine import stream
 from tasks.experiment.folder import RunError, fingerprint, sweep_up, write_whole
+from tasks.experiment.inventory import DONE, fault, said_of, start_anew, write_done
 from tasks.experiment.launch import run_in_ranks
 
 
@@ -46,12 +47,14 @@ class Unit:
 
     @property
     def done(self) -> bool:
-        """Whether an earlier attempt with the same arguments finished."""
-        try:
-            said = json.loads((self.folder / "done.json").read_text())
-        except (OSError, ValueError, RecursionError):
-            return False
-        return isinstance(said, dict) and said.get("fingerprint") == self.fingerprint
+        """Whether an earlier attempt with the same arguments finished and left what is still there."""
+        return said_of(self.folder).get("fingerprint") == self.fingerprint and fault(self.folder) is None
+
+    @property
+    def damage(self) -> str | None:
+        """Which file of an earlier attempt with the same arguments is missing or damaged although it had finished."""
+        before = said_of(self.folder)
+        return fault(self.folder) if before.get("fingerprint", self.fingerprint) == self.fingerprint else None
 
     def run(self) -> dict[str, Any]:
         """Call the function, whatever it was called for before."""
@@ -77,14 +80,16 @@ def run_unit(unit: Unit) -> Outcome:
     start = time.perf_counter()
     try:
         unit.folder.mkdir(parents=True, exist_ok=True)
+        if unit.damage is not None:
+            start_anew(unit.folder)
+        (unit.folder / DONE).unlink(missing_ok=True)
         (unit.folder / "error.txt").unlink(missing_ok=True)
         sweep_up(unit.folder)
         # One thread each: units beside one another do not wait for one another, and `--jobs` changes no number.
         with _logged(unit.folder / "log.txt"), threadpool_limits(1):
             facts = unit.run()
         seconds = time.perf_counter() - start
-        done = {"fingerprint": unit.fingerprint, "seconds": round(seconds, 3), **facts}
-        write_whole(unit.folder / "done.json", json.dumps(done, indent=2))
+        write_done(unit.folder, {"fingerprint": unit.fingerprint, "seconds": round(seconds, 3), **facts})
     except Exception as error:
         # One bad unit must not end the others: whatever it raised becomes its own record.
         line = _in_words(error)

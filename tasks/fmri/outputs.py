@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tasks.experiment.state import CONTROLS
+from tasks.experiment.inventory import fault
+from tasks.experiment.state import CONTROLS, finished_units
 from tasks.fmri.control_units import GEOMETRY
 from tasks.fmri.derivatives import (
     CORRELATIONS,
@@ -55,7 +56,8 @@ def write_outputs(results: Results, experiment: FmriExperiment, out: Path) -> li
             written += write_comparison(out, name, table, setting(results))
     if results.reconstruction is not None:
         written += write_comparison(out, "reconstruction", results.reconstruction, setting(results))
-    predicted = read_maps(results.path / CONTROLS / ENCODING / "maps.npz")
+    encoding = results.path / CONTROLS / ENCODING
+    predicted = read_maps(encoding / "maps.npz") if fault(encoding) is None else {}
     written += write_weights(out, brains, ENCODING, predicted, setting(results), CORRELATIONS)
     for arm in dict.fromkeys([results.own, experiment.control_arm]):
         written += write_weights(out, brains, arm, mean_maps(results.path, arm), setting(results))
@@ -64,7 +66,7 @@ def write_outputs(results: Results, experiment: FmriExperiment, out: Path) -> li
 
 def mean_maps(run: Path, arm: str) -> dict[str, dict[str, np.ndarray]]:
     """Weight maps of an arm, the mean over its finished units; empty when it has none."""
-    of_units = [read_maps(done.parent / "maps.npz") for done in sorted(run.glob(f"{arm}/fold*-seed*/done.json"))]
+    of_units = [read_maps(unit / "maps.npz") for unit in finished_units(run, arm)]
     names = dict.fromkeys((subject, name) for maps in of_units for subject, of in maps.items() for name in of)
     means: dict[str, dict[str, np.ndarray]] = {}
     for subject, name in names:

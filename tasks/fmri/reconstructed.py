@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 
 from data.array_files import read_npz
 from tasks.experiment.folder import write_whole
-from tasks.experiment.state import arm_units
+from tasks.experiment.state import finished_units
 from tasks.fmri.baselines import correlations
 from tasks.fmri.decoder import Reconstruction
 from tasks.fmri.metrics import interval_over, top_k, two_way
@@ -53,8 +53,8 @@ def write_reconstructed(path: Path, ids: list[str], kinds: Mapping[str, Reconstr
 def read_reconstructed(run: Path, arm: str) -> list[Kept]:
     """What the finished units of an arm left, in the order of folds and seeds."""
     found = []
-    for unit in arm_units(run):
-        if unit.parent.name != arm or not (unit / "done.json").is_file() or not (unit / FILE).is_file():
+    for unit in finished_units(run, arm):
+        if not (unit / FILE).is_file():
             continue
         stored = read_npz(unit / FILE)
         kinds = sorted({key.partition("/")[0] for key in stored if key != "ids"})

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from tasks.experiment.inventory import is_whole
 from tasks.experiment.state import CONTROLS, KEYS, RunState, described, table, unit_tables
 from tasks.fmri.unit import WHO
 
@@ -70,17 +71,17 @@ def read(run: Path) -> Results:
     """
     controls = {}
     for folder in sorted((run / CONTROLS).glob("*")):
-        found = table(folder / f"{folder.name}.csv")
-        if found is not None and (folder / "done.json").is_file():
+        found = table(folder / f"{folder.name}.csv") if is_whole(folder) else None
+        if found is not None:
             controls[folder.name] = found
     return Results(
         **described(run),
         predictions=unit_tables(
             run, "predictions.csv", WHO, dtype=_KINDS, keep_default_na=False, na_values={"onset": [""]}
         ),
-        summary=table(run / "summary.csv"),
+        summary=table(run / "summary.csv", ("arm", "subject", "metric", "value")),
         classes=table(run / "classes.csv"),
-        comparisons=table(run / "comparisons.csv"),
+        comparisons=table(run / "comparisons.csv", ("a", "b", "sentence")),
         reconstruction=table(run / "reconstruction.csv"),
         controls=controls,
     )

@@ -12,7 +12,7 @@ import pandas as pd
 from data.music.book import SongBook
 from tasks.experiment.compare import paired_difference, percentile_interval, resample
 from tasks.experiment.folder import write_whole
-from tasks.experiment.state import arm_units, nothing_finished
+from tasks.experiment.state import finished_units, nothing_finished
 from tasks.melody.experiment import experiment_of
 from tasks.melody.generation import generation_rows
 from tasks.melody.judged import judged_songs
@@ -41,7 +41,7 @@ def evaluate_run(run: Path, draws: int = 1000) -> Results:
     compared = pd.DataFrame(comparisons_of(cases, results.own, draws))
     write_whole(run / "comparisons.csv", compared.to_csv(index=False)) if len(compared) else None
     experiment = experiment_of(results.config)
-    units = [unit for unit in arm_units(run) if (unit / "done.json").is_file()]
+    units = finished_units(run)
     if isinstance(experiment.pieces, SongBook):
         rows = list(generation_rows(units, experiment.pieces, experiment.judged, results.arms, min(draws, 200)))
         if rows:

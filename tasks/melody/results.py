@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from tasks.experiment.state import RunState, described, table, unit_tables
+from tasks.experiment.inventory import said_of
+from tasks.experiment.state import RunState, described, finished_units, table, unit_tables
 from tasks.melody.model import MEASURED
 
 
@@ -42,10 +42,10 @@ class Results(RunState):
     def promises(self) -> dict[str, dict[str, int]]:
         """Per arm that generated under the grammar: songs, notes and broken promises, over its finished units."""
         found: dict[str, dict[str, int]] = {}
-        for unit in sorted(self.path.glob("*/fold*-seed*/done.json")):
-            facts = json.loads(unit.read_text()).get("generated")
-            if facts is not None and (unit.parent / "rules.csv").is_file() and facts["promised"]:
-                own = found.setdefault(unit.parent.parent.name, {"songs": 0, "notes": 0, "broken": 0})
+        for unit in finished_units(self.path):
+            facts = said_of(unit).get("generated")
+            if facts is not None and (unit / "rules.csv").is_file() and facts["promised"]:
+                own = found.setdefault(unit.parent.name, {"songs": 0, "notes": 0, "broken": 0})
                 for name in own:
                     own[name] += int(facts[name])
         return found
@@ -73,8 +73,8 @@ def read(run: Path) -> Results:
         **described(run),
         measured=unit_tables(run, "nll.csv", MEASURED, dtype={"case": str, "part": str}),
         epochs=unit_tables(run, "epochs.csv", ["epoch", "train_loss", "valid"]),
-        summary=table(run / "summary.csv"),
-        comparisons=table(run / "comparisons.csv"),
+        summary=table(run / "summary.csv", ("split", "part", "arm", "value")),
+        comparisons=table(run / "comparisons.csv", ("a", "b", "part", "sentence")),
         generation=table(run / "generation.csv"),
         binding=unit_tables(run, "rules.csv", ["rule", "choices", "overruled", "removed"]),
     )

@@ -14,7 +14,7 @@ from data.music.song_files import as_json, song_of
 from data.music.synthesis import synthesise, wav_bytes
 from tasks.experiment.folder import write_whole
 from tasks.experiment.report import Figure
-from tasks.experiment.state import arm_units
+from tasks.experiment.state import finished_units
 from tasks.melody.judged import SONGS
 from tasks.melody.piano_roll import roll_figure
 from tasks.melody.results import Results
@@ -32,7 +32,7 @@ def keep_real(run: Path, songs: list[Melody]) -> None:
 
 def shown_figures(results: Results) -> Iterator[Figure]:
     """The first songs that the first seed of the model under test generated, each after the song it is from."""
-    units = [unit for unit in arm_units(results.path) if unit.parent.name == results.own and (unit / SONGS).is_file()]
+    units = [unit for unit in finished_units(results.path, results.own) if (unit / SONGS).is_file()]
     if not units or not (results.path / REAL_SONGS).is_file():
         return
     made = json.loads((units[0] / SONGS).read_text())["songs"]

@@ -12,6 +12,7 @@ import pandas as pd
 
 from tasks.experiment.config import build
 from tasks.experiment.folder import RunError
+from tasks.experiment.inventory import is_whole
 from tasks.reproduce.workers import HERE, Workers
 from tasks.survival.ceiling import ceiling
 from tasks.survival.experiment import SurvivalExperiment
@@ -55,7 +56,7 @@ class Units(Survival):
     def finish(self, experiment: SurvivalExperiment, run: Path, folds: Sequence[int], seeds: Sequence[int]) -> None:
         for fold in folds:
             folder = run / CEILING / f"fold{fold}-seed{seeds[0]}"
-            if not (folder / "done.json").is_file():
+            if not is_whole(folder):
                 ceiling(experiment, fold, folder)
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -26,6 +25,7 @@ from typing import Any, BinaryIO, get_args
 import numpy as np
 
 from data.array_files import read_npy
+from data.checksum import sha256
 from data.errors import DataError
 from data.text.reading import object_lines, parsed_object, read_text
 from tasks.experiment.folder import RunError, sweep_up, write_whole
@@ -155,7 +155,7 @@ def verify(folder: Path) -> list[str]:
     faults = [
         f"{manifest['arrays']}/{name}: content differs (SHA-256)"
         for name, known in manifest["files"].items()
-        if _sha256(at / name) != known["sha256"]
+        if sha256(at / name) != known["sha256"]
     ]
     if faults:
         return faults
@@ -223,7 +223,7 @@ def _write(index: Index, folder: Path) -> None:
         _put(at / f"{key}.npy", lambda file, array=array: np.save(file, array))  # type: ignore[misc]
     for key, structure in index.structures.items():
         structure.write(at / f"{key}.faiss")
-    files = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(at.iterdir())}
+    files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in sorted(at.iterdir())}
     manifest = {
         "version": VERSION,
         "metric": "cosine: vectors and tokens have unit length",
@@ -295,8 +295,3 @@ def _sizes(folder: Path, manifest: dict[str, Any]) -> list[str]:
         elif path.stat().st_size != known["bytes"]:
             faults.append(f"{manifest['arrays']}/{name}: {path.stat().st_size} bytes, expected {known['bytes']}")
     return faults
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -54,6 +54,6 @@ def read(run: Path) -> Results:
         epochs=unit_tables(run, "epochs.csv", ["epoch"]),
         spaces=unit_tables(run, "spaces.csv", ["attribute", "query", *PER_QUERY], dtype={"query": str}),
         probes=unit_tables(run, "probes.csv", ["space", "attribute", "accuracy", "majority", "n"]),
-        summary=table(run / "summary.csv"),
-        comparisons=table(run / "comparisons.csv"),
+        summary=table(run / "summary.csv", (*RANKING, "metric", "value")),
+        comparisons=table(run / "comparisons.csv", ("a", "b", "sentence")),
     )

@@ -17,6 +17,7 @@ from data.errors import DataError
 from data.pairs.items import Pairs
 from encoders.frozen import encoder_hash
 from tasks.experiment.folder import RunError, write_whole
+from tasks.experiment.state import unit_table
 from tasks.retrieval import trained
 from tasks.retrieval.attributes import asked, entanglement, mean_average_precision, separation
 from tasks.retrieval.conditional import AttributeEmbedder
@@ -135,7 +136,7 @@ class TrainedSpaces:
         if wanted not in experiment.embedders:
             raise RunError(f"{run}: no spaces of an arm '{wanted}'; there are {', '.join(experiment.embedders)}")
         unit = trained.finished_unit(run, read(run).done, wanted, seed)
-        attributes = list(dict.fromkeys(pd.read_csv(run / unit / "spaces.csv", usecols=["attribute"])["attribute"]))
+        attributes = list(dict.fromkeys(unit_table(run / unit, "spaces.csv", ["attribute"])["attribute"]))
         embedder = experiment.build_embedder(wanted, attributes)
         trained.load_state(run / unit / FILE, embedder, list(_kept(embedder)))
         embedder.eval()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import pandas as pd
 from data.cohort.splits import Split
 from data.simulate.semireal_cohort import SemiRealCohort
 from tasks.experiment.folder import write_whole
+from tasks.experiment.inventory import write_done
 from tasks.survival.baselines import UNPENALISED, LinearBaseline, out_of_fold_risk
 from tasks.survival.experiment import SurvivalExperiment
 from tasks.survival.follow_up import FollowUp
@@ -34,7 +34,7 @@ def ceiling(experiment: SurvivalExperiment, fold: int, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     table = outcome.assign(risk=risk).reset_index(names="case_id")
     write_whole(folder / "predictions.csv", table.to_csv(index=False))
-    write_whole(folder / "done.json", json.dumps({"from_the_truth": True}))
+    write_done(folder, {"from_the_truth": True})
 
 
 def slides_read_perfectly(experiment: SurvivalExperiment, source: SemiRealCohort, split: Split) -> pd.Series:

@@ -9,7 +9,8 @@ import pandas as pd
 
 from data.errors import DataError
 from tasks.experiment.folder import RunError, write_whole
-from tasks.experiment.state import UNIT, nothing_finished
+from tasks.experiment.inventory import fault
+from tasks.experiment.state import UNIT, nothing_finished, unit_table
 from tasks.survival.metrics import compare_arms, evaluate
 from tasks.survival.report_tables import CHANCE
 from tasks.survival.results import Results, months, read
@@ -48,12 +49,17 @@ def arms_in_order(config: dict[str, Any]) -> list[str]:
 
 
 def training_follow_up(run: Path) -> pd.DataFrame:
-    """Fold, time and event of the patients each fold was trained on."""
+    """Fold, time and event of the patients each fold was trained on.
+
+    Raises:
+        RunError: no unit says it, or the table of one is damaged
+    """
     parts: dict[str, pd.DataFrame] = {}
     for path in sorted(run.glob("*/fold*-seed*/training.csv")):
         named = UNIT.fullmatch(path.parent.name)
-        if named and named["fold"] not in parts:
-            parts[named["fold"]] = pd.read_csv(path, usecols=["time", "event"]).assign(fold=named["fold"])
+        if named and named["fold"] not in parts and fault(path.parent) is None:
+            known = unit_table(path.parent, path.name, ["time", "event"])
+            parts[named["fold"]] = known[["time", "event"]].assign(fold=named["fold"])
     if not parts:
         raise RunError(f"{run}: no unit left its training.csv; train again with --resume")
     return pd.concat(parts.values(), ignore_index=True)

@@ -12,6 +12,7 @@ from data.cohort.cohort import Cohort
 from tasks.experiment.config import build, overlay_values, resolve
 from tasks.experiment.console import say
 from tasks.experiment.folder import RunError, RunFolder, write_whole
+from tasks.experiment.inventory import DONE, must_be_whole
 from tasks.experiment.outputs import check_output
 from tasks.experiment.signatures import named_class, options
 from tasks.survival.experiment import SurvivalExperiment
@@ -38,11 +39,13 @@ def trained_units(run: Path, experiment: SurvivalExperiment) -> Iterator[Trained
     """The finished units of the model under test, fold by fold.
 
     Raises:
-        RunError: there is none
+        RunError: there is none, or one of them lost a file
     """
-    folders = sorted(path.parent for path in (run / experiment.name).glob("fold*-seed*/done.json"))
+    folders = sorted(path.parent for path in (run / experiment.name).glob(f"fold*-seed*/{DONE}"))
     if not folders:
         raise RunError(f"{run}: no finished unit of '{experiment.name}' to predict with; continue with --resume")
+    for folder in folders:
+        must_be_whole(folder)
     return (Trained.load(folder, experiment, experiment.name) for folder in folders)
 
 

@@ -49,8 +49,8 @@ def read(run: Path) -> Results:
         predictions=unit_tables(run, "predictions.csv", ["case_id", "time", "event", "risk"], dtype=kinds),
         curves=unit_tables(run, "curves.csv", ["case_id"], dtype=kinds),
         epochs=unit_tables(run, "epochs.csv", ["epoch"], dtype=kinds),
-        summary=table(run / "summary.csv"),
-        comparisons=table(run / "comparisons.csv"),
+        summary=table(run / "summary.csv", ("arm", "fold", "metric", "value")),
+        comparisons=table(run / "comparisons.csv", ("a", "b", "sentence")),
     )
 
 

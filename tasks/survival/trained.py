@@ -20,6 +20,7 @@ from data.errors import DataError
 from data.text.reading import parsed_object, read_text
 from tasks.experiment.folder import RunError, write_whole
 from tasks.experiment.saved import read_saved
+from tasks.experiment.state import unit_table
 from tasks.survival.baselines import Baseline
 from tasks.survival.curves import survival_curves
 from tasks.survival.experiment import SurvivalExperiment
@@ -96,7 +97,7 @@ class Trained:
     @cached_property
     def training(self) -> pd.DataFrame:
         """Whom the model was trained on: case_id, time, event, and its risk for them."""
-        return pd.read_csv(self.folder / "training.csv", dtype={"case_id": str})
+        return unit_table(self.folder, "training.csv", ["case_id", "time", "event", "risk"], dtype={"case_id": str})
 
     def prepared(self, cohort: Cohort) -> Prepared:
         """Patients seen through what the training patients taught.

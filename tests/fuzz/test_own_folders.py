@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
+from data.checksum import sha256
 from data.cohort.prepare import Fitted
 from data.slides.journal import Journal, Record
 from encoders.frozen import Features
@@ -59,7 +60,7 @@ def test_indices(data: st.DataObject, index: Path, tried: Tried):
     else:
         path.write_bytes(data.draw(files([path.read_bytes()], head=128)))
     if which != "manifest.json":  # somebody who changes a file can change the manifest too
-        manifest["files"][which] = {"bytes": path.stat().st_size, "sha256": index_folder._sha256(path)}
+        manifest["files"][which] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
         (copy / "manifest.json").write_text(json.dumps(manifest))
     tried(opened, copy)
 
