@@ -140,10 +140,9 @@ def _faults(name: str, faults: list) -> int:
 @app.command()
 def report(run: Run) -> None:
     """Write a run's report again; it may still be going."""
-    from tasks.experiment.folder import RunFolder
-    from tasks.experiment.task import task_named
+    from tasks.experiment.task import task_of
 
-    print(task_named(RunFolder.open(run).config.get("task")).report(run))
+    print(task_of(run).report(run))
 
 
 @app.command()

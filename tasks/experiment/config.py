@@ -114,7 +114,7 @@ def _read(file: Path, seen: tuple[Path, ...]) -> Tree:
         raise ConfigError(f"{file}{where}: not readable as YAML ({getattr(error, 'problem', error)})") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{file}: expected a mapping at the top, found {type(content).__name__}")
-    _refuse_endless(content, file)
+    refuse_endless(content, file)
     said = content.pop("extends", None) or []
     parents = [said] if isinstance(said, str) else said
     if not isinstance(parents, list) or not all(isinstance(parent, str) and "\0" not in parent for parent in parents):
@@ -131,8 +131,12 @@ def _read(file: Path, seen: tuple[Path, ...]) -> Tree:
     return merge(tree, content)
 
 
-def _refuse_endless(content: dict[Any, Any], file: Path) -> None:
-    """References of YAML can name one another in a circle or a billion times over; names must be text."""
+def refuse_endless(content: dict[Any, Any], file: Path) -> None:
+    """References of YAML can name one another in a circle or a billion times over; names must be text.
+
+    Raises:
+        ConfigError: they do, or one is not
+    """
     waiting: list[Any] = [content]
     for _ in range(MOST_ENTRIES):
         if not waiting:

@@ -23,12 +23,15 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from data.errors import one_line
+from tasks.experiment.config import refuse_endless
+from tasks.experiment.signatures import ConfigError
 
 PACKAGES = (
     "torch",
@@ -43,6 +46,19 @@ PACKAGES = (
     "nilearn",
     "multimodal-fusion",
 )
+
+
+RESTORE = "restore it, or remove it and train again with --resume, which keeps finished units"
+"""The remedy for a run's `config.yaml`, which a training with the same config writes again."""
+SECTION, TEXT, NUMBER = "a mapping", "text", "a number"
+_KINDS: dict[str, tuple[type, ...]] = {SECTION: (dict,), TEXT: (str,), NUMBER: (int, float)}
+SHAPE = {
+    **dict.fromkeys(("rivals", "baselines", "model", "split", "fit", "trainer"), SECTION),
+    **dict.fromkeys(("cohort", "music", "brains", "pairs"), SECTION),
+    **dict.fromkeys(("controls", "controls.networks", "spaces", "spaces.embedders"), SECTION),
+    **dict.fromkeys(("controls.permutations", "brains.init_args.lag"), NUMBER),
+}
+"""What stands under a key of a run's config, if anything. Every `class_path` is text, every `init_args` a mapping."""
 
 
 class RunError(RuntimeError):
@@ -141,7 +157,16 @@ class RunFolder:
 
     @property
     def config(self) -> dict[str, Any]:
-        return _read_config(self.path / "config.yaml")
+        """The resolved config, of the shape that a run has; values are not checked.
+
+        Raises:
+            RunError: it cannot be read, or is no config of a run
+        """
+        path = self.path / "config.yaml"
+        content = _read_config(path)
+        if (wrong := next(_misshapen(content), None)) is not None:
+            raise RunError(f"{path}: {wrong}; {RESTORE}")
+        return content
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -177,10 +202,42 @@ def _read_config(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise RunError(f"{path}: cannot be read ({error}); restore it, or give another name=NAME") from None
+        raise RunError(f"{path}: cannot be read ({error}); {RESTORE}") from None
     if not isinstance(content, dict):
-        raise RunError(f"{path}: not the config of a run; restore it, or give another name=NAME")
+        raise RunError(f"{path}: not the config of a run, found {type(content).__name__}; {RESTORE}")
+    try:
+        refuse_endless(content, path)
+    except ConfigError as error:
+        raise RunError(f"{error}; {RESTORE}") from None
     return content
+
+
+def _misshapen(config: dict[str, Any]) -> Iterator[str]:
+    """What a run's config has in the place of something else, in words."""
+    if "name" not in config:
+        yield "has no name"
+    named = ((key, _under(config, key), kind) for key, kind in SHAPE.items())
+    for key, value, kind in chain([("name", config.get("name", ""), TEXT)], named, _objects(config)):
+        fits = isinstance(value, _KINDS[kind]) and not (kind is NUMBER and isinstance(value, bool))
+        if not fits and (value is not None or key == "name"):
+            yield f"{key} is {repr(value)[:80]}, expected {kind}"
+
+
+def _under(node: Any, key: str) -> Any:
+    """The value under a dotted key; None where there is none."""
+    for name in key.split("."):
+        node = node.get(name) if isinstance(node, dict) else None
+    return node
+
+
+def _objects(node: Any, path: str = "") -> Iterator[tuple[str, Any, str]]:
+    """Key, value and kind of every `class_path` and `init_args`, however deep."""
+    inside = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for name, value in inside:
+        key = f"{path}.{name}" if path else str(name)
+        if name in ("class_path", "init_args"):
+            yield key, value, TEXT if name == "class_path" else SECTION
+        yield from _objects(value, key)
 
 
 def placeless(config: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import yaml
 from tasks.experiment.cluster import check_engine
 from tasks.experiment.config import build, experiment_class, overlay, overlay_values, resolve, task_name
 from tasks.experiment.console import DONE, SOME_FAILED, progress, say
-from tasks.experiment.folder import RunError, RunFolder, placeless, write_whole
+from tasks.experiment.folder import RESTORE, RunError, RunFolder, placeless, write_whole
 from tasks.experiment.same_data import refuse_other_data
 from tasks.experiment.signatures import ConfigError
 from tasks.experiment.state import LEFT_OUT
@@ -211,6 +211,19 @@ def task_named(name: object) -> Task:
     """
     task: Task = importlib.import_module(f"tasks.{task_name(name)}.train").TASK
     return task
+
+
+def task_of(run: Path) -> Task:
+    """The task of a run folder.
+
+    Raises:
+        RunError: there is no run at this path, or its config names no task
+    """
+    config = RunFolder.open(run).config
+    try:
+        return task_named(config.get("task"))
+    except ConfigError as error:
+        raise RunError(f"{run / 'config.yaml'}: {error}; {RESTORE}") from None
 
 
 def run_all(units: Sequence[Unit], run: Path, jobs: int, engine: str | None) -> int:

@@ -89,7 +89,8 @@ def scoreboard(results: Results) -> Scoreboard:
     """The summary of a run with its control arms told apart."""
     rows = pd.DataFrame(columns=["arm", "subject", "metric"]) if results.summary is None else results.summary
     baselines = results.config.get("baselines") or {}
-    blind = tuple(arm for arm, of in baselines.items() if str(of["class_path"]).rsplit(".", 1)[-1] == POSITION)
+    classes = {arm: str(of.get("class_path")) if isinstance(of, dict) else "" for arm, of in baselines.items()}
+    blind = tuple(arm for arm, name in classes.items() if name.rsplit(".", 1)[-1] == POSITION)
     return Scoreboard(rows, results.own, blind)
 
 
@@ -342,5 +343,5 @@ def _facts(results: Results) -> dict[str, Any]:
 
 
 def _lag(results: Results) -> float | None:
-    lag = (results.config["brains"].get("init_args") or {}).get("lag")
+    lag = ((results.config.get("brains") or {}).get("init_args") or {}).get("lag")
     return None if lag is None else float(lag)

@@ -28,7 +28,8 @@ def space_tables(results: Results) -> Iterator[Part]:
     if results.spaces.empty:
         return
     rows = pd.DataFrame(space_summary(results))
-    embedders = list(((results.config.get("spaces") or {}).get("embedders") or {}).keys())
+    configured = (results.config.get("spaces") or {}).get("embedders") or {}
+    embedders = list(dict.fromkeys([*configured, *rows["arm"]]))
     attributes = list(dict.fromkeys(rows["attribute"]))
     table = []
     for arm in sorted(set(rows["arm"]), key=embedders.index):

@@ -126,7 +126,7 @@ def _title(results: Results) -> str:
     model, cohort = results.config.get("model") or {}, results.config.get("cohort") or {}
     options = cohort.get("init_args") or {}
     on = options.get("name") or options.get("study") or Path(str(options.get("table") or "")).name.split(".")[0]
-    on = str(on or cohort.get("class_path", "").rsplit(".", 1)[-1])
+    on = str(on or str(cohort.get("class_path") or "").rsplit(".", 1)[-1])
     words = [str(model.get("class_path", "")).rsplit(".", 1)[-1], on.removesuffix("_all_clean")]
     return " on ".join(filter(None, words)) or results.path.resolve().name
 
