@@ -15,6 +15,7 @@ import pytest
 from data.errors import DataError
 from tasks.experiment.fit import CHECKPOINT, PREVIOUS
 from tasks.experiment.folder import RunError
+from tasks.experiment.inventory import fault
 from tasks.retrieval import index_folder
 from tests.faults import work
 from tests.faults.interrupt import Steps, chosen, done, ended, forked, full, killed_at, read_only, steps_of
@@ -131,6 +132,38 @@ def test_checkpoints_that_rot(tmp_path: Path, tally: Counter[str]):
         else:
             tally["rotten checkpoints, the rot in no weight"] += 1
     assert tally["rotten checkpoints, said"] > 24
+
+
+def test_results_that_rot_or_vanish(tmp_path: Path, tally: Counter[str]):
+    """A finished unit that lost a result is run again, killed or not, and ends with what was there before."""
+    whole = tmp_path / "whole"
+    done(lambda: work.must_finish(work.sweep(whole, 2)))
+    wanted = work.contents(whole)
+    pick = random.Random(7)
+
+    def damaged(folder: Path, case: int) -> None:
+        shutil.copytree(whole, folder)
+        path = folder / "arm" / "fold0-seed1" / "weights.csv"
+        path.unlink() if case % 5 == 4 else path.write_bytes(spoilt(path.read_bytes(), case % 5, pick))
+        assert fault(path.parent) is not None
+
+    for case in range(20):
+        folder = tmp_path / f"case{case}"
+        damaged(folder, case)
+        again = work.sweep(folder, 2)
+        assert [outcome.repeated for outcome in again] == [True, False], f"case {case}"
+        work.must_finish(again)
+        assert work.contents(folder) == wanted, f"case {case}"
+        tally["results lost or rotten, made again"] += 1
+    damaged(tmp_path / "count", 4)
+    steps = steps_of(partial(work.sweep, tmp_path / "count", 2), tmp_path)
+    for step in chosen(steps, 15, seed=9):
+        folder = tmp_path / f"killed{step}"
+        damaged(folder, step)
+        assert killed_at(partial(work.sweep, folder, 2), tmp_path, step)
+        done(lambda folder=folder: work.must_finish(work.sweep(folder, 2)))
+        assert work.contents(folder) == wanted, f"step {step} of {steps}"
+        tally["kills survived, at a step"] += 1
 
 
 def spoilt(content: bytes, how: int, pick: random.Random) -> bytes:
