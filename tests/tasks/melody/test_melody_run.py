@@ -211,14 +211,19 @@ def test_weights_of_another_vocabulary_are_refused_with_both_hashes(run: Path, t
     other = json.loads(stored)
     own = other["hash"]
     other["low"] -= 1
+    done = (unit / "done.json").read_text()
     try:
         (unit / "vocabulary.json").write_text(json.dumps(other))
+        with pytest.raises(RunError, match=r"vocabulary\.json: damaged, .*; repeat the run with --resume"):
+            trained(run)
+        (unit / "done.json").write_text("{}")  # of an earlier version, which lists no files
         with pytest.raises(
             RunError, match=rf"the weights are for vocabulary {own}, vocabulary.json is \w{{12}}; put back"
         ):
             trained(run)
         torch.save({"vocabulary": own}, unit / "half.pt")
     finally:
+        (unit / "done.json").write_text(done)
         (unit / "vocabulary.json").write_text(stored)
         (unit / "half.pt").unlink(missing_ok=True)
     assert trained(run)[1] == unit

