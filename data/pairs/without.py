@@ -22,15 +22,15 @@ def without(pairs: Pairs, left: Collection[int], right: Collection[int], why: st
     """
     if not left and not right:
         return pairs
-    gone = set(right)
+    gone_left, gone = set(left), set(right)
     matches = _kept(pairs.matches, set(range(len(pairs.right))) - gone)
-    kept_left = [row for row, own in enumerate(matches) if own and row not in set(left)]
+    kept_left = [row for row, own in enumerate(matches) if own and row not in gone_left]
     found = {row for at in kept_left for row in matches[at]}
     lonely = {row for row, own in enumerate(pairs.partners) if own} - found
-    kept_right = [row for row in range(len(pairs.right)) if row not in gone | lonely]
+    kept_right = sorted(set(range(len(pairs.right))) - gone - lonely)
     account = [
         *pairs.account,
-        *_lines(pairs.left.ids, set(left), set(range(len(pairs.left))) - set(kept_left), why),
+        *_lines(pairs.left.ids, gone_left, set(range(len(pairs.left))) - set(kept_left), why),
         *_lines(pairs.right.ids, gone, set(range(len(pairs.right))) - set(kept_right), why),
     ]
     if not kept_left or not kept_right:
@@ -45,11 +45,11 @@ def without(pairs: Pairs, left: Collection[int], right: Collection[int], why: st
         account += [
             f"{side.ids[row]}: none of its partners is left in {gallery.name}; not asked there"
             for side, at, before, after in (
-                (pairs.left, left_at, gallery.left_queries, asking),
-                (pairs.right, right_at, gallery.right_queries, other),
+                (pairs.left, left_at, gallery.left_queries, set(asking)),
+                (pairs.right, right_at, gallery.right_queries, set(other)),
             )
             for row in before
-            if row in at and row not in set(after)
+            if row in at and row not in after
         ]
         galleries.append(
             Gallery(
