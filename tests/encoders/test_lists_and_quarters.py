@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from encoders.entries import ListTokens
+from encoders.frozen import encoder_hash
 from encoders.image import MobileNetTokens
 from encoders.quarters import QuadrantTokens
 
@@ -36,6 +37,22 @@ def test_cells_are_means_of_the_map(quarters: QuadrantTokens):
     torch.testing.assert_close(quarters.drawing(drawings).x, whole.flatten(1, 2), rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="cells=0; expected at least 1 or null"):
         MobileNetTokens(cells=0)
+
+
+def test_several_sizes_are_averaged_cell_by_cell(quarters: QuadrantTokens):
+    drawings = np.random.default_rng(3).integers(0, 256, (2, 3, 32, 32), dtype=np.uint8)
+    several = MobileNetTokens([64, 128], cells=2)
+    each = [MobileNetTokens(side, cells=2)(drawings).x for side in (64, 128)]
+    torch.testing.assert_close(several(drawings).x, (each[0] + each[1]) / 2)
+    assert several.labels(drawings)[0] == ["1,1", "1,2", "2,1", "2,2"]
+    torch.testing.assert_close(MobileNetTokens([128], cells=2)(drawings).x, each[1], rtol=0, atol=0)
+    assert encoder_hash(several) != encoder_hash(MobileNetTokens(64, cells=2))
+
+
+@pytest.mark.parametrize(("sizes", "cells"), [([], 2), ([64, 128], None)])
+def test_several_sizes_need_cells(quarters: QuadrantTokens, sizes: list[int], cells: int | None):
+    with pytest.raises(ValueError, match=r"averaged cell by cell: give at least one size, and cells, e\.g\. cells: 2"):
+        MobileNetTokens(sizes, cells=cells)
 
 
 def test_a_drawing_that_comes_again_is_not_read_again(quarters: QuadrantTokens):

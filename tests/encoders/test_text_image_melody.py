@@ -112,7 +112,12 @@ def test_patches_stand_where_they_are():
     changed = IMAGES[:1].copy()
     changed[:, :, 8:16, 16:24] ^= 255
     moved = (
-        (encoder.patches(encoder.normalised(changed)) - encoder.patches(encoder.normalised(IMAGES[:1]))).abs().sum(1)
+        (
+            encoder.patches(encoder.normalised(changed, encoder.side))
+            - encoder.patches(encoder.normalised(IMAGES[:1], encoder.side))
+        )
+        .abs()
+        .sum(1)
     )
     assert torch.nonzero(moved[0]).tolist() == [[1, 2]]
     assert before.place.grid is not None
@@ -127,9 +132,9 @@ def test_images_are_scaled_and_normalised_per_colour():
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     want = (IMAGES / 255 - mean[:, None, None]) / std[:, None, None]
     for given in (IMAGES, IMAGES[:, :, ::-1][:, :, ::-1]):
-        np.testing.assert_allclose(encoder.normalised(given).numpy(), want, atol=1e-5)
+        np.testing.assert_allclose(encoder.normalised(given, encoder.side).numpy(), want, atol=1e-5)
     flat = np.full((1, 3, 11, 50), 128, np.uint8)
-    resized = encoder.normalised(flat)
+    resized = encoder.normalised(flat, encoder.side)
     np.testing.assert_allclose(resized[0, :, 5, 5].numpy(), (128 / 255 - mean) / std, atol=1e-5)
     assert resized.shape == (1, 3, 32, 32)
 
@@ -145,7 +150,7 @@ def test_mobilenet_without_norms_is_the_same_function():
     encoder = MobileNetTokens(side=64)
     whole = MobileNetV2(device="cpu").network
     with torch.inference_mode():
-        want = rearrange(whole.features(encoder.normalised(IMAGES)), "b c y x -> b (y x) c")
+        want = rearrange(whole.features(encoder.normalised(IMAGES, encoder.side)), "b c y x -> b (y x) c")
     got = encoder(IMAGES)
     torch.testing.assert_close(got.x, want, rtol=1e-3, atol=1e-4)
     assert got.x.shape == (3, 4, 1280)
@@ -167,7 +172,7 @@ def test_a_local_vision_model_gives_its_patches(tmp_path: Path):
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
     encoder = PretrainedImage(str(tmp_path))
     with torch.inference_mode():
-        want = model(pixel_values=encoder.normalised(IMAGES)).last_hidden_state[:, 1:]
+        want = model(pixel_values=encoder.normalised(IMAGES, encoder.side)).last_hidden_state[:, 1:]
     got = encoder(IMAGES)
     torch.testing.assert_close(got.x, want, rtol=1e-4, atol=1e-5)
     assert got.place.grid is not None
