@@ -79,9 +79,10 @@ def whole(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends well, and is deleted when it does not.
 
     The temporary name is fixed: under a lock on `path`, one left by a killed process is overwritten, never collected.
+    Ranks that train together write the same file at once, each through a temporary one of its own.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}.part{os.environ.get('LOCAL_RANK', '')}")
     try:
         temporary.unlink(missing_ok=True)
         yield temporary

@@ -129,6 +129,17 @@ def test_a_magnification_between_the_usual_ones_is_named_as_it_is(tmp_path: Path
     assert write_features(tmp_path, odd, "trident")[0].parts[-3] == "16.6667x_256px_0px_overlap"
 
 
+def test_ranks_write_the_same_file_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "prepared.json"
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    with whole(path) as first:
+        first.write_text("alike")
+        monkeypatch.setenv("LOCAL_RANK", "1")
+        write_whole(path, "alike")
+    assert path.read_text() == "alike"
+    assert os.listdir(tmp_path) == ["prepared.json"]
+
+
 def test_a_file_is_whole_or_the_old_one(tmp_path: Path):
     path = tmp_path / "a" / "b.txt"
     write_whole(path, "old")
