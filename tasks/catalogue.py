@@ -163,10 +163,12 @@ def reproduction(
 
     Raises:
         ConfigError: there is no such paper, it reads no features, or it has no parts for an engine
+        RunError: the engine cannot be had
     """
     if key not in PAPERS:
         raise ConfigError(f"reproduce {key}: no such paper{did_you_mean(key, PAPERS)} (there are {', '.join(PAPERS)})")
     from data.sources import resolve
+    from tasks.experiment.cluster import check_engine
     from tasks.reproduce.workers import Workers
 
     paper = PAPERS[key]
@@ -176,6 +178,8 @@ def reproduction(
         raise ConfigError(f"reproduce {key}: it reads no slides, so leave out --features")
     if engine is not None and "workers" not in taken:
         raise ConfigError(f"reproduce {key}: it is one piece of less than a minute, so leave out --engine")
+    if engine is not None:
+        check_engine(engine)
     given = {"features": features, "workers": Workers(jobs, engine)}
     folder = resolve(paper.needs) if paper.needs else None
     return lambda small: run(folder, small, **{name: value for name, value in given.items() if name in taken})

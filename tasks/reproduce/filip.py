@@ -4,8 +4,9 @@ What was measured before is the project's own on the same files (one untuned con
 public checkpoint of FILIP exists. Protocol A: one drawing of an unseen concept. B: four drawings in one
 picture, in a gallery of near twins; each drawing and each label is one token there, for all arms.
 All arms of a protocol have the same towers, which were chosen on validation concepts. The space begins as MiniLM's own:
-what is learnt on the text side is added to its states. In A, tokens without a letter or digit are left out, since most
-cells of a drawing find the commas otherwise; the pooled arm is there once more with them.
+what is learnt on the text side is added to its states. In A a drawing is read at four sizes, whose features are
+averaged, and tokens without a letter or digit are left out, since most cells of a drawing find the commas otherwise;
+the pooled arm is there once more with them.
 Figures are means over seeds, and over the three seen art sets unless a row says otherwise.
 """
 
@@ -48,7 +49,8 @@ SEEDS, SMALL_SEEDS = (0, 1, 2, 3, 4, 5), (0,)
 """Six: in A pooled vectors and both losses differ by less than three seeds can tell apart."""
 EPOCHS, SMALL_EPOCHS = {"A": 15, "B": 8}, 1
 COLLAGES, SMALL_COLLAGES = 12_000, 2000
-SIDE, SMALL_SIDE = 192, 64
+SIDES, SMALL_SIDES = {"A": [192, 256, 320, 416], "B": [192]}, {"A": [64, 96], "B": [64]}
+"""Pixels that a drawing is brought to; of several sizes the features are averaged."""
 WIDTH = 384
 """MiniLM's."""
 HIDDEN = {"A": 512, "B": 256}
@@ -89,8 +91,7 @@ def run(data_root: Path, small: bool = False, workers: Workers = HERE) -> Result
     """
     protocols: tuple[Protocol, ...] = ("A", "B")
     pairs_of(data_root, "A", small)
-    every = [(protocol, arm) for protocol in protocols for arm in ("both", MARKS) if arm in arms_of(protocol)]
-    workers.each(kept, {f"{p}, {arm}, frozen tokens": (p, arm, data_root, small) for p, arm in every})
+    workers.each(kept, {f"{protocol}, frozen tokens": (protocol, data_root, small) for protocol in protocols})
     parts = {
         f"{protocol}, {arm}, seed {seed}": (protocol, arm, seed, data_root, small)
         for protocol in protocols for seed in (SMALL_SEEDS if small else SEEDS) for arm in arms_of(protocol)
@@ -123,10 +124,11 @@ def arms_of(protocol: Protocol) -> list[str]:
     return [*ARMS, MARKS] if protocol == "A" else list(ARMS)
 
 
-def kept(protocol: Protocol, arm: str, data_root: Path, small: bool) -> None:
-    """Have the frozen encoders of an arm read everything once, so that trainings side by side find what they read."""
-    towers = towers_of(protocol, arm, SMALL_SIDE if small else SIDE)
-    feeds(towers, pairs_of(data_root, protocol, small), data_home() / "features")
+def kept(protocol: Protocol, data_root: Path, small: bool) -> None:
+    """Have the frozen encoders read everything once, so that trainings side by side find what they read."""
+    pairs = pairs_of(data_root, protocol, small)
+    for arm in ("both", *arms_of(protocol)[len(ARMS) :]):
+        feeds(towers_of(protocol, arm, (SMALL_SIDES if small else SIDES)[protocol]), pairs, data_home() / "features")
 
 
 def measured(protocol: Protocol, arm: str, seed: int, data_root: Path, small: bool = False) -> list[Asked]:
@@ -140,9 +142,9 @@ def measured(protocol: Protocol, arm: str, seed: int, data_root: Path, small: bo
         small: one epoch, drawings as they are, fewer collages
     """
     pairs = pairs_of(data_root, protocol, small)
-    epochs, side = (SMALL_EPOCHS, SMALL_SIDE) if small else (EPOCHS[protocol], SIDE)
+    epochs = SMALL_EPOCHS if small else EPOCHS[protocol]
     with tempfile.TemporaryDirectory() as folder:
-        fitted = trained(protocol, arm, seed, pairs, Path(folder), epochs, side)
+        fitted = trained(protocol, arm, seed, pairs, Path(folder), epochs, (SMALL_SIDES if small else SIDES)[protocol])
     return [
         asked
         for gallery in pairs.galleries
@@ -152,7 +154,7 @@ def measured(protocol: Protocol, arm: str, seed: int, data_root: Path, small: bo
 
 
 def trained(
-    protocol: Protocol, arm: str, seed: int, pairs: Pairs, folder: Path, epochs: int, side: int = SIDE
+    protocol: Protocol, arm: str, seed: int, pairs: Pairs, folder: Path, epochs: int, sides: list[int]
 ) -> Fitted:
     """One arm: frozen MobileNetV2 and MiniLM under small projections, the epoch chosen on validation concepts.
 
@@ -163,10 +165,10 @@ def trained(
         pairs: of the protocol
         folder: for checkpoints and logs
         epochs: at most
-        side: pixels that a drawing is brought to
+        sides: pixels that a drawing is brought to
     """
     torch.manual_seed(seed)
-    towers = towers_of(protocol, arm, side)
+    towers = towers_of(protocol, arm, sides)
     optimizer = functools.partial(torch.optim.AdamW, lr=RATE, weight_decay=DECAY)
     return fit_towers(
         towers,
@@ -181,10 +183,10 @@ def trained(
     )
 
 
-def towers_of(protocol: Protocol, arm: str, side: int = SIDE) -> TwoTowers:
+def towers_of(protocol: Protocol, arm: str, sides: list[int]) -> TwoTowers:
     """Frozen encoders and new projections of a protocol's arm."""
     cells = CELLS[protocol]
-    left: Encoder = MobileNetTokens(side, cells=cells) if protocol == "A" else QuadrantTokens(side, cells)
+    left: Encoder = MobileNetTokens(sides, cells=cells) if protocol == "A" else QuadrantTokens(sides, cells)
     right: Encoder = PretrainedText(punctuation=arm == MARKS) if protocol == "A" else ListTokens(whole=True)
     return TwoTowers(
         left,

@@ -91,6 +91,7 @@ def test_every_shipped_experiment_resolves_and_builds(config: str):
             ["reproduce", "rsa92", "--engine", "tcp://127.0.0.1:9"],
             "reproduce rsa92: it is one piece of less than a minute",
         ),
+        (["reproduce", "filip", "--engine", "nonsense"], "--engine nonsense: no Dask scheduler answers there"),
         (["bench", "cmtaa"], "bench cmtaa: no such bench; did you mean 'cmta'?"),
         (["bench"], "name a bench"),
         (["data", "verify", "tgca"], "no data set 'tgca'"),
