@@ -234,9 +234,18 @@ def resolve(experiment: type, tree: Tree) -> Tree:
 
 
 def build(experiment: type, resolved: Tree) -> Any:
-    """The experiment a resolved tree describes."""
+    """The experiment a resolved tree describes.
+
+    Raises:
+        ConfigError: a line as of `resolve`, where a stored tree was changed by hand
+    """
     parser = _parser(experiment)
-    return experiment(**dict(parser.instantiate(parser.parse_object(copy.deepcopy(resolved))).items()))
+    try:
+        namespace = parser.parse_object(copy.deepcopy(resolved))
+    except Exception:
+        resolve(experiment, resolved)
+        raise
+    return experiment(**dict(parser.instantiate(namespace).items()))
 
 
 def experiment_class(tree: Tree) -> type:

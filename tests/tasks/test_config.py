@@ -114,6 +114,26 @@ def test_a_model_is_built_with_the_sizes_given_later():
 
 
 @pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"class_path": "os.system", "init_args": {"width": 3}}, r"^model: no class 'system' in os$"),
+        (
+            {"class_path": f"{__name__}.Plain", "init_args": {"depth": "two"}},
+            r"^model\.depth: expected int, found 'two'$",
+        ),
+        (
+            {"class_path": "subprocess.Popen", "init_args": {"args": ["touch", "x"]}},
+            "^model: Popen has no option 'args'",
+        ),
+        ({"class_path": f"{__name__}.Patches", "init_args": {}}, "Patches.* to be a subclass of .*Model"),
+    ],
+)
+def test_a_stored_tree_that_was_changed_by_hand_is_refused_in_one_line(model: object, message: str):
+    with pytest.raises(ConfigError, match=message):
+        build(Experiment, {**resolve(Experiment, TREE), "model": model})
+
+
+@pytest.mark.parametrize(
     ("tree", "message"),
     [
         (
