@@ -140,7 +140,7 @@ def drawing_pairs(pack: EmojiPack, everything: bool) -> Pairs:
             rows, right = _where(table["split"] == split), _where(right_table["split"] == split)
             galleries.append(Gallery(split, split, rows, right, rows, right))
     else:
-        galleries = _by_style(table, right_table)
+        galleries = by_style(table, right_table)
     return Pairs(
         "emoji, attributes" if everything else "emoji",
         Side("image", list(table.index), lambda rows: pack.pictures([drawings[row] for row in rows])),
@@ -225,7 +225,7 @@ def collage_pairs(pack: EmojiPack, number: int, seed: int) -> Pairs:
         matches,
         table,
         right_table,
-        _by_style(table, right_table),
+        by_style(table, right_table),
         ("style",),
         [f"{len(texts)} sets of four concepts in {len(drawn)} collages", CHANGES, WORDS],
     )
@@ -245,8 +245,13 @@ def _table(pack: EmojiPack, drawings: Sequence[tuple[str, str]], all_styles: boo
     return table
 
 
-def _by_style(table: pd.DataFrame, right_table: pd.DataFrame) -> list[Gallery]:
-    """Every seen style in validation and test, the unseen one in test, then test queries among everything."""
+def by_style(table: pd.DataFrame, right_table: pd.DataFrame) -> list[Gallery]:
+    """Every seen style in validation and test, the unseen one in test, then test queries among everything.
+
+    Args:
+        table: one row per drawing: style, split
+        right_table: one row per concept: split
+    """
     found, among_all = [], []
     for split, styles in (("val", SEEN), ("test", STYLES)):
         right = _where(right_table["split"] == split)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,9 @@ import torch
 
 from tasks.reproduce.conditional_cross_attention import ARMS as SPACES
 from tasks.reproduce.conditional_cross_attention import EMOJI, Found, judged
-from tasks.reproduce.filip import ARMS, MARKS, Asked, recall, rows_of
+from tasks.reproduce.filip import recall, rows_of
+from tasks.reproduce.filip_folds import FOLDS, INNER, compared, fold_of
+from tasks.reproduce.filip_trainings import ARMS, MARKS, Asked, pairs_of
 
 STYLES = ("noto", "twemoji", "fluent")
 GALLERIES = (*STYLES, "openmoji (unseen style)", "noto, full gallery", "openmoji (unseen style), full gallery")
@@ -17,7 +21,7 @@ GALLERIES = (*STYLES, "openmoji (unseen style)", "noto, full gallery", "openmoji
 
 def asked(ranks: dict[str, list[int]], seeds: int = 2) -> list[Asked]:
     return [
-        Asked(arm, seed, gallery, direction, 40, pd.DataFrame({"rank": own}))
+        Asked(arm, seed, gallery, direction, 40, pd.DataFrame({"rank": own, "reciprocal_rank": 1 / np.array(own)}))
         for arm, own in ranks.items()
         for seed in range(seeds)
         for gallery in GALLERIES
@@ -53,6 +57,41 @@ def test_bars_hold_and_fail_by_what_was_measured(protocol: str):
         for row in rows_of(protocol, asked({"global": good, "tokens": good, "both": poor, MARKS: good}))
     }  # type: ignore[arg-type]
     assert not worse[f"{protocol}: both, t2i R@1, against the better one (global)"]["ok"]
+
+
+def test_four_folds_ask_every_concept_that_is_not_tested_once(shared_data: Path):
+    pairs, asked_for = pairs_of(shared_data / "retrieval", "A"), []
+    for fold in FOLDS:
+        own = fold_of(pairs, fold)
+        split = own.right_table["split"]
+        assert own.right_table.groupby("family")["split"].nunique().max() == 1
+        assert INNER <= (split == "val").sum() < INNER + 20
+        asked_for += list(split.index[split == "test"])
+        for table, before in ((own.table, pairs.table), (own.right_table, pairs.right_table)):
+            assert set(table["split"][before["split"] == "test"]) == {"searched only"}
+        assert set(own.table["style"][own.table["split"] != "searched only"]) == set(STYLES)
+        galleries = [gallery for gallery in own.galleries if gallery.split == "test"]
+        assert [gallery.name for gallery in galleries] == list(STYLES)
+        assert all(gallery.right_gallery == np.flatnonzero(split == "test").tolist() for gallery in galleries)
+    assert sorted(asked_for) == sorted(pairs.right_table.index[pairs.right_table["split"] != "test"])
+
+
+def test_folds_are_put_one_after_another():
+    ranks = {"global": [1, 2], "tokens": [2, 3], "both": [1, 1], MARKS: [2, 2]}
+    folds = []
+    for size in (40, 50):
+        queries = {arm: pd.DataFrame({"rank": own, "reciprocal_rank": 1 / np.array(own)}) for arm, own in ranks.items()}
+        folds.append([Asked(arm, 0, "noto", d, size, queries[arm]) for arm in ranks for d in ("i2t", "t2i")])
+    found = {row["name"]: row for row in compared("folds", folds)}
+    row = found["folds: both, i2t R@1, against the better one (global)"]
+    assert (row["against"], row["ours"], row["n"], row["ok"]) == (0.5, 1.0, 4, True)
+    assert "gallery 40 and 50; R@1: both 1.000, global 0.500, global, commas read too 0.000" in row["note"]
+    assert "both minus global +0.500" in row["note"]
+    apart = found["folds: both minus the better one (global), t2i MRR"]
+    assert (apart["ours"], apart["low"] <= 0.25 <= apart["high"], apart["ok"]) == (0.25, True, None)
+    for part in folds:
+        part[:] = [one._replace(queries=one.queries.assign(rank=9)) if one.arm == "both" else one for one in part]
+    assert [row["ok"] for row in compared("folds", folds)] == [False, None, False, None]
 
 
 def spaces(precision: dict[str, float]) -> list[Found]:
