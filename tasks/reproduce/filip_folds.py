@@ -17,7 +17,7 @@ from data.pairs.items import Pairs
 from tasks.experiment.compare import percentile_interval, resample
 from tasks.reproduce.filip_trainings import Asked, pairs_of, trained_and_asked
 from tasks.reproduce.rows import Found, Row, at_least, described
-from tasks.retrieval.metrics import TIE_RULE
+from tasks.retrieval.metrics import KS, TIE_RULE
 
 FOLDS, SMALL_FOLDS = range(4), range(1)
 SEED = 0
@@ -80,11 +80,12 @@ def compared(name: str, found: Sequence[Sequence[Asked]]) -> Iterator[Row]:
             {arm: np.concatenate([_mean(part, arm, direction, value) for part in found]) for arm in arms}
             for value in (hit, reciprocal)
         )
+        deeper = "/".join(f"{_pooled(found, 'both', direction, k):.3f}" for k in KS)
         for what, values in (("R@1", hits), ("MRR", ranks)):
             ours, best = values["both"], max(("global", "tokens"), key=lambda arm: values[arm].mean())
             apart = ", ".join(f"{arm} {_difference(ours, values[arm])}" for arm in arms if arm != "both")
             means = ", ".join(f"{arm} {values[arm].mean():.3f}" for arm in arms)
-            note = f"gallery {sizes}; {what}: {means}; both minus {apart}; {TIE_RULE}"
+            note = f"gallery {sizes}; {what}: {means}; both minus {apart}; R@1/5/10 of both {deeper}; {TIE_RULE}"
             known = Found(n=len(ours), of="queries", seeds=seeds)
             if values is hits:
                 title = f"{name}: both, {direction} R@1, against the better one ({best})"
@@ -118,6 +119,12 @@ def _mean(fold: Sequence[Asked], arm: str, direction: str, value: Callable[[pd.D
     values = [value(asked.queries) for asked in fold if (asked.arm, asked.direction) == (arm, direction)]
     mean: np.ndarray = np.mean(values, axis=0)
     return mean
+
+
+def _pooled(found: Sequence[Sequence[Asked]], arm: str, direction: str, k: int) -> float:
+    """Share of all concepts whose partner is among the first k."""
+    parts = [_mean(part, arm, direction, lambda q: (q["rank"] <= k).to_numpy(dtype=float)) for part in found]
+    return float(np.concatenate(parts).mean())
 
 
 def _ends(values: np.ndarray) -> Found:
