@@ -30,7 +30,7 @@ def measured(arm: str, fold: int, seed: int, data_root: Path, small: bool = Fals
     """One arm with one seed, asked for the concepts of a fold that it has not learnt from, in the seen art sets.
 
     Args:
-        arm: of protocol A
+        arm: of `ARMS` or `BESIDE`
         fold: which quarter of the concepts is asked
         seed: of weights, order and dropout
         data_root: the imported data set retrieval

@@ -221,10 +221,10 @@ class RetrievalExperiment:
         left, right = (int(side.width) for side in (towers.left, towers.right))  # type: ignore[arg-type]
         return CrossEncoder(left, right, options.width, options.heads, options.dropout)
 
-    def build_towers(self) -> TwoTowers:
-        """Towers with new weights, drawn from torch's generator."""
-        options = self.towers
-        return TwoTowers(self.left(), self.right(), **vars(options))
+    def build_towers(self, objective: Objective) -> TwoTowers:
+        """Towers for an objective with new weights, drawn from torch's generator."""
+        options = vars(self.towers)
+        return TwoTowers(self.left(), self.right(), **options, separate_pooled=objective.separate_pooled)
 
 
 def experiment_of(config: dict[str, Any]) -> RetrievalExperiment:

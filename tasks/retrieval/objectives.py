@@ -50,9 +50,11 @@ class Objective(nn.Module, ABC):
 
     Attributes:
         score: what the trained towers rank by, see `tasks.retrieval.scores`
+        separate_pooled: whether its towers have projections of their own for pooled vectors
     """
 
     score: ClassVar[Score]
+    separate_pooled = False
 
     def __init__(self, token_keep: float = 1.0, send_half: bool = False):
         super().__init__()
@@ -152,11 +154,15 @@ class HybridContrast(Objective):
     The mixed score is `((1 - mix) g pooled + mix t token) / ((1 - mix) g + mix t)` with g and t the learned factors on
     the two, so that each counts by the scale on which it was trained.
 
+    Over frozen encoders one projection serves neither loss as well as one each (docs/retrieval-learning.md).
+
     Args:
         token_weight: of the token-wise loss; the global one has the rest
         mix: share of the token-wise score, 0 to 1; null = what validation items choose from 0, 1/4, 1/2, 3/4 and 1
         temperature: at the start, of both; learned
         token_keep, send_half: see `Objective`
+        separate_pooled: pooled vectors come from projections of their own on the same encoders; twice the projections
+            to learn and to run
     """
 
     score = "both"
@@ -169,8 +175,10 @@ class HybridContrast(Objective):
         temperature: float = 0.07,
         token_keep: float = 1.0,
         send_half: bool = False,
+        separate_pooled: bool = False,
     ):
         super().__init__(token_keep, send_half)
+        self.separate_pooled = separate_pooled
         for name, share in (("token_weight", token_weight), ("mix", mix)):
             if share is not None and not 0 <= share <= 1:
                 raise ValueError(f"HybridContrast: {name}={share}; expected 0 to 1")

@@ -73,7 +73,7 @@ def _tried(experiment: RetrievalExperiment, pairs: Pairs) -> list[str]:
         ConfigError: an encoder is of another modality than its side
         DataError: items are of another width than an encoder was told
     """
-    towers, cut = experiment.build_towers().eval(), []
+    towers, cut = experiment.build_towers(experiment.objective()).eval(), []
     for which, encoder, side, training in zip(
         ("left", "right"), (towers.left, towers.right), (pairs.left, pairs.right), pairs.rows("train"), strict=True
     ):

@@ -72,7 +72,8 @@ class Trained:
         Raises:
             RunError: the unit is not finished, or its weights belong to another version of the program
         """
-        towers, objective = experiment.build_towers(), experiment.objectives[arm]()
+        objective = experiment.objectives[arm]()
+        towers = experiment.build_towers(objective)
         both = nn.ModuleDict({"towers": towers, "objective": objective})
         load_state(unit / FILE, both, list(_kept(towers, objective)))
         return cls(towers.eval(), objective.eval(), encoder_hash(towers))

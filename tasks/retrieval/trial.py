@@ -30,9 +30,10 @@ def run(folder: Path, config: dict[str, Any], fold: int, part: int, seed: int) -
     experiment = experiment_in_process(json.dumps(config))
     pairs = experiment.collection()
     torch.manual_seed(seed)
+    objective = experiment.objective()
     fitted = fit_towers(
-        experiment.build_towers(),
-        experiment.objective(),
+        experiment.build_towers(objective),
+        objective,
         replace(pairs, galleries=validation_galleries(pairs)),
         experiment.optimizer,
         folder,

@@ -26,7 +26,8 @@ class Encoded:
 
     Attributes:
         tokens: unit-norm tokens `[b, n, d]` and which of them are real
-        global_vector: unit norm `[b, d]`, the direction of the mean over real tokens before they are normalised
+        global_vector: unit norm `[b, d]`, the direction of the mean over real tokens before they are normalised; of
+            separate ones under `SeparateProjections`
     """
 
     tokens: Tokens
@@ -181,6 +182,30 @@ class Projection(nn.Module):
         return tokens.with_x(x.masked_scatter(tokens.keep[..., None], kept))
 
 
+class SeparateProjections(nn.Module):
+    """Tokens from one projection and the pooled vector from another: two losses then do not pull on the same weights.
+
+    Both read the encoder's tokens in the same units.
+
+    Args:
+        tokens: gives the tokens
+        pooled: gives the global vector
+    """
+
+    def __init__(self, tokens: Projection, pooled: Projection):
+        super().__init__()
+        self.tokens, self.pooled = tokens, pooled
+        self.pooled.standardize = self.tokens.standardize
+
+    @property
+    def standardize(self) -> Standardize | None:
+        return self.tokens.standardize
+
+    def forward(self, tokens: Tokens) -> Encoded:
+        """Items in the shared space; raises as `Projection` does."""
+        return Encoded(self.tokens(tokens).tokens, self.pooled(tokens).global_vector)
+
+
 class TwoTowers(nn.Module):
     """Two encoders of any modality with one shared space.
 
@@ -196,6 +221,8 @@ class TwoTowers(nn.Module):
         dropout: of the projections
         residual: sides whose projection adds to their encoder's tokens; the shared width must be theirs
         standardize: sides whose projection reads features in units of their spread; their encoder must be frozen
+        separate_pooled: pooled vectors come from projections of their own, see `SeparateProjections`; the objective
+            says whether
     """
 
     def __init__(
@@ -209,6 +236,7 @@ class TwoTowers(nn.Module):
         dropout: float = 0.1,
         residual: Collection[Which] = (),
         standardize: Collection[Which] = (),
+        separate_pooled: bool = False,
     ):
         super().__init__()
         if width < 1:
@@ -226,11 +254,17 @@ class TwoTowers(nn.Module):
                     f"towers.standardize: {which}, but the features of {name} move, because it is trained; "
                     f"leave {which} out of towers.standardize"
                 )
-        options = hidden, blocks, heads, dropout
-        self.left_projection, self.right_projection = (
-            Projection(encoder.width, width, *options, which in residual, which in standardize)
-            for which, encoder in (("left", left), ("right", right))
-        )
+
+        def projection(which: Which, encoder: Encoder) -> Projection:
+            options = hidden, blocks, heads, dropout
+            return Projection(encoder.width, width, *options, which in residual, which in standardize)
+
+        def projections(which: Which, encoder: Encoder) -> Projection | SeparateProjections:
+            given = projection(which, encoder)
+            return SeparateProjections(given, projection(which, encoder)) if separate_pooled else given
+
+        self.left_projection = projections("left", left)
+        self.right_projection = projections("right", right)
 
     def encode_left(self, raw: Any) -> Encoded:
         """Left items from what their encoder takes."""

@@ -44,9 +44,10 @@ def run(folder: Path, config: dict[str, Any], arm: str, fold: int, seed: int) ->
         return space_unit.run(folder, experiment, arm, seed, features)
     pairs = experiment.collection()
     torch.manual_seed(seed)
+    objective = experiment.objectives[arm]()
     fitted = fit_towers(
-        experiment.build_towers(),
-        experiment.objectives[arm](),
+        experiment.build_towers(objective),
+        objective,
         pairs,
         experiment.optimizer,
         folder,

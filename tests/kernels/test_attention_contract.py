@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -16,30 +14,10 @@ from kernels.bias import Dense
 from kernels.dispatch import interpreting
 from kernels.masks import Masks
 from tests.kernels.attention_cases import EVERYTHING, H, N, S, biases, define, masks, with_tensors
+from tests.kernels.guards import BAND, SENTINEL, assert_bands_untouched, in_nan, poisoned_memory
 from tests.kernels.laws import assert_exact_enough
 
-BAND, SENTINEL = 64, 12345
 FORMS = ["none", "dense", "axis", "distance"]
-
-
-@contextmanager
-def poisoned_memory() -> Iterator[None]:
-    """Fresh memory holds NaN (the largest number for integers): what a kernel forgets to write shows."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)
-    try:
-        assert torch.empty(3).isnan().all()
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-
-
-def banded(x: Tensor) -> Tensor:
-    """The same numbers inside a larger tensor of NaN: reading beyond any edge, also within a row, shows."""
-    wide = x.new_full([size + 4 for size in x.shape], float("nan"))
-    inner = wide[tuple(slice(2, -2) for _ in x.shape)]
-    inner.copy_(x)
-    return inner
 
 
 def _call(form: str, mask: str) -> tuple[list[Tensor], dict[str, Any]]:
@@ -65,7 +43,7 @@ def test_poisoned_memory_and_bands_of_nan_change_no_bit(form: str, mask: str) ->
     leaves, options = _call(form, mask)
     clean = _run(leaves, options)
     with poisoned_memory():
-        guarded = _run([banded(x) for x in leaves], options)
+        guarded = _run([in_nan(x) for x in leaves], options)
     for a, b in zip(clean, guarded, strict=True):
         assert not b.isnan().any()
         if interpreting():
@@ -114,9 +92,7 @@ def test_kernels_write_nowhere_but_into_their_outputs(monkeypatch: pytest.Monkey
     found = launch.backward(q, k, v, rows, grads, problem, need_mass=True)
     monkeypatch.undo()
     assert len(buffers) >= 8
-    for buffer in buffers:
-        edges = torch.cat([buffer[:BAND], buffer[-BAND:]])
-        assert torch.equal(edges, torch.full_like(edges, SENTINEL))
+    assert_bands_untouched(buffers)
     for x in (*rows, *found[:3], *found.bias, found.mass):
         assert x is not None
         assert not x.isnan().any()

@@ -13,7 +13,7 @@ from tasks.reproduce.conditional_cross_attention import ARMS as SPACES
 from tasks.reproduce.conditional_cross_attention import EMOJI, Found, judged
 from tasks.reproduce.filip import recall, rows_of
 from tasks.reproduce.filip_folds import FOLDS, INNER, compared, fold_of
-from tasks.reproduce.filip_trainings import ARMS, MARKS, Asked, pairs_of
+from tasks.reproduce.filip_trainings import ALL, BESIDE, Asked, pairs_of
 
 STYLES = ("noto", "twemoji", "fluent")
 GALLERIES = (*STYLES, "openmoji (unseen style)", "noto, full gallery", "openmoji (unseen style), full gallery")
@@ -39,9 +39,7 @@ def test_recall_is_one_value_per_query_over_seeds_and_styles():
 @pytest.mark.parametrize("protocol", ["A", "B"])
 def test_bars_hold_and_fail_by_what_was_measured(protocol: str):
     good, poor = [1] * 30 + [20] * 10, [1] * 5 + [20] * 35
-    rows = {
-        row["name"]: row for row in rows_of(protocol, asked(dict.fromkeys((*ARMS, MARKS), good) | {"global": poor}))
-    }  # type: ignore[arg-type]
+    rows = {row["name"]: row for row in rows_of(protocol, asked(dict.fromkeys(ALL, good) | {"global": poor}))}  # type: ignore[arg-type]
     assert rows[f"{protocol}: both, i2t R@1, against the better one (tokens)"]["ok"]
     assert any("unseen style" in name for name in rows)
     assert any("full gallery" in name for name in rows)
@@ -52,10 +50,7 @@ def test_bars_hold_and_fail_by_what_was_measured(protocol: str):
         assert rows["B: tokens above global, i2t R@1, lower end"]["ok"]
         assert rows["B: tokens, t2i R@1"]["ok"]
         assert not rows["B: global, t2i R@1"]["ok"]
-    worse = {
-        row["name"]: row
-        for row in rows_of(protocol, asked({"global": good, "tokens": good, "both": poor, MARKS: good}))
-    }  # type: ignore[arg-type]
+    worse = {row["name"]: row for row in rows_of(protocol, asked(dict.fromkeys(ALL, good) | {"both": poor}))}  # type: ignore[arg-type]
     assert not worse[f"{protocol}: both, t2i R@1, against the better one (global)"]["ok"]
 
 
@@ -77,7 +72,7 @@ def test_four_folds_ask_every_concept_that_is_not_tested_once(shared_data: Path)
 
 
 def test_folds_are_put_one_after_another():
-    ranks = {"global": [1, 2], "tokens": [2, 3], "both": [1, 1], MARKS: [2, 2]}
+    ranks = {"global": [1, 2], "tokens": [2, 3], "both": [1, 1]} | {arm: [2, 2] for arm in BESIDE}
     folds = []
     for size in (40, 50):
         queries = {arm: pd.DataFrame({"rank": own, "reciprocal_rank": 1 / np.array(own)}) for arm, own in ranks.items()}
@@ -85,8 +80,9 @@ def test_folds_are_put_one_after_another():
     found = {row["name"]: row for row in compared("folds", folds)}
     row = found["folds: both, i2t R@1, against the better one (global)"]
     assert (row["against"], row["ours"], row["n"], row["ok"]) == (0.5, 1.0, 4, True)
-    assert "gallery 40 and 50; R@1: both 1.000, global 0.500, global, commas read too 0.000" in row["note"]
-    assert "both minus global +0.500" in row["note"]
+    assert "gallery 40 and 50; R@1: both 1.000, both (shared projections) 0.000, global 0.500, " in row["note"]
+    assert "both minus both (shared projections) +1.000" in row["note"]
+    assert ", global +0.500 (" in row["note"]
     apart = found["folds: both minus the better one (global), t2i MRR"]
     assert (apart["ours"], apart["low"] <= 0.25 <= apart["high"], apart["ok"]) == (0.25, True, None)
     for part in folds:
