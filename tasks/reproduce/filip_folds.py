@@ -1,8 +1,8 @@
 """Protocol A of the paper filip once more, on the 1,309 concepts that are not tested: four folds of them take turns.
 
 277 test concepts cannot tell a difference of .01 between both losses and the better one alone; these come nearer.
-The epoch and the mixture are chosen on an inner part of the training side. The recipe was chosen, for all arms alike,
-on some of these concepts.
+The epoch and the mixture are chosen on an inner part of the training side. The recipe of all arms was chosen on some of
+these concepts; that both losses have a projection each was decided by these very folds, so their rows claim nothing.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -66,12 +66,13 @@ def fold_of(pairs: Pairs, fold: int) -> Pairs:
     return replace(pairs, table=table, right_table=right_table, galleries=galleries)
 
 
-def compared(name: str, found: Sequence[Sequence[Asked]]) -> Iterator[Row]:
-    """Both losses against the better one in either direction: R@1, which is claimed, and the mean reciprocal rank.
+def compared(name: str, found: Sequence[Sequence[Asked]], claimed: bool = True) -> Iterator[Row]:
+    """Both losses against the better one in either direction: R@1, which may be claimed, and the mean reciprocal rank.
 
     Args:
         name: of what is asked
         found: of all arms and seeds, one part for every set of concepts that are asked
+        claimed: that R@1 of both is at least that of the better one
     """
     arms, seeds = (sorted({getattr(asked, of) for part in found for asked in part}) for of in ("arm", "seed"))
     sizes = " and ".join(map(str, sorted({asked.size for part in found for asked in part})))
@@ -88,8 +89,11 @@ def compared(name: str, found: Sequence[Sequence[Asked]]) -> Iterator[Row]:
             note = f"gallery {sizes}; {what}: {means}; both minus {apart}; R@1/5/10 of both {deeper}; {TIE_RULE}"
             known = Found(n=len(ours), of="queries", seeds=seeds)
             if values is hits:
-                title = f"{name}: both, {direction} R@1, against the better one ({best})"
                 known |= _ends(ours)
+                if not claimed:
+                    yield described(f"{name}: both, {direction} R@1", ours.mean(), note, **known)
+                    continue
+                title = f"{name}: both, {direction} R@1, against the better one ({best})"
                 yield at_least(title, values[best].mean(), ours.mean(), 0.0, note, kind="rival", **known)
             else:
                 known |= _ends(ours - values[best])

@@ -154,7 +154,12 @@ class Projection(nn.Module):
         self.mean = Mean()
 
     def forward(self, tokens: Tokens) -> Encoded:
-        """Items in the shared space.
+        """Items in the shared space; raises as `put` does."""
+        put = self.put(tokens)
+        return Encoded(_units(put), self.direction(put))
+
+    def put(self, tokens: Tokens) -> Tokens:
+        """Tokens in the shared space, before they are normalised.
 
         Raises:
             ValueError: an item keeps no token, so it has no place in the space
@@ -164,9 +169,12 @@ class Projection(nn.Module):
             raise ValueError(f"item {item} of the batch keeps no token and cannot be embedded; drop it")
         read = tokens if self.standardize is None else tokens.with_x(self.standardize(tokens.x))
         put = self._among_others(read) if self.blocks else self._each_alone(read)
-        tokens = put.with_x(tokens.zeroed().x + put.x) if self.residual else put
-        vector = F.normalize(self.mean(tokens), dim=-1)
-        return Encoded(tokens.with_x(F.normalize(tokens.x, dim=-1)).zeroed(), vector)
+        return put.with_x(tokens.zeroed().x + put.x) if self.residual else put
+
+    def direction(self, put: Tokens) -> Float[Tensor, "b d"]:
+        """Of the mean of an item's tokens, unit norm."""
+        vector: Tensor = F.normalize(self.mean(put), dim=-1)
+        return vector
 
     def _among_others(self, tokens: Tokens) -> Tokens:
         tokens = tokens.zeroed()
@@ -182,10 +190,14 @@ class Projection(nn.Module):
         return tokens.with_x(x.masked_scatter(tokens.keep[..., None], kept))
 
 
-class SeparateProjections(nn.Module):
-    """Tokens from one projection and the pooled vector from another: two losses then do not pull on the same weights.
+def _units(put: Tokens) -> Tokens:
+    return put.with_x(F.normalize(put.x, dim=-1)).zeroed()
 
-    Both read the encoder's tokens in the same units.
+
+class SeparateProjections(nn.Module):
+    """Tokens from one projection and the pooled vector from another: two losses then share no weight but an encoder's.
+
+    Over a frozen encoder that is an ensemble of two small networks. Both read the encoder's tokens in the same units.
 
     Args:
         tokens: gives the tokens
@@ -202,8 +214,8 @@ class SeparateProjections(nn.Module):
         return self.tokens.standardize
 
     def forward(self, tokens: Tokens) -> Encoded:
-        """Items in the shared space; raises as `Projection` does."""
-        return Encoded(self.tokens(tokens).tokens, self.pooled(tokens).global_vector)
+        """Items in the shared space; raises as `Projection.put` does."""
+        return Encoded(_units(self.tokens.put(tokens)), self.pooled.direction(self.pooled.put(tokens)))
 
 
 class TwoTowers(nn.Module):

@@ -180,12 +180,13 @@ def test_an_interrupted_fit_ends_where_an_uninterrupted_one_does(tmp_path: Path,
         torch.testing.assert_close(resumed.towers.state_dict()[name], value, rtol=0, atol=0)
 
 
-def test_chunks_of_a_batch_train_like_the_batch(tmp_path: Path):
+@pytest.mark.parametrize("separate", [False, True])
+def test_chunks_of_a_batch_train_like_the_batch(separate: bool, tmp_path: Path):
     plain = FitOptions(batch_size=30, warmup=3)
     ends = []
     for name, chunk in (("whole", None), ("chunks", 8)):
         torch.manual_seed(0)
-        towers = TwoTowers(Vectors(6), Vectors(8), width=8, hidden=16, heads=2, dropout=0.0)
+        towers = TwoTowers(Vectors(6), Vectors(8), 8, 16, heads=2, dropout=0.0, separate_pooled=separate)
         found = fit_towers(
             towers,
             HybridContrast(),

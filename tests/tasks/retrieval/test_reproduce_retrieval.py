@@ -88,6 +88,9 @@ def test_folds_are_put_one_after_another():
     for part in folds:
         part[:] = [one._replace(queries=one.queries.assign(rank=9)) if one.arm == "both" else one for one in part]
     assert [row["ok"] for row in compared("folds", folds)] == [False, None, False, None]
+    silent = list(compared("folds", folds, claimed=False))
+    assert [row["ok"] for row in silent] == [None] * 4
+    assert silent[0]["name"] == "folds: both, i2t R@1"
 
 
 def spaces(precision: dict[str, float]) -> list[Found]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,12 +15,15 @@ from tasks.experiment.trainer import TrainerOptions
 from tasks.retrieval.build_index import Opened, build
 from tasks.retrieval.experiment import experiment_of
 from tasks.retrieval.fit_unit import FitOptions, fit_towers
-from tasks.retrieval.objectives import GlobalContrast, HybridContrast, TokenContrast
+from tasks.retrieval.objectives import HybridContrast
 from tasks.retrieval.search import search
 from tasks.retrieval.train import TASK
 from tasks.retrieval.two_towers import SeparateProjections, TwoTowers
+from tests.tasks.retrieval.command import retrieval
 from tests.tasks.retrieval.filip_cases import Vectors, same_rows, toy_pairs
 from tests.tasks.retrieval.toy import config, written
+
+SEPARATE = {"class_path": "HybridContrast", "init_args": {"separate_pooled": True}}
 
 
 def towers(separate: bool, standardize: bool = False) -> TwoTowers:
@@ -88,21 +92,35 @@ def test_both_learn_and_read_features_in_the_same_units(tmp_path: Path):
 
 
 def test_only_the_arm_that_asks_for_it_has_them(tmp_path: Path):
-    tree = config(tmp_path)
+    tree = config(tmp_path, rivals={"apart": SEPARATE, "global": "GlobalContrast", "tokens": "TokenContrast"})
     experiment = experiment_of(resolve(experiment_class(tree), tree))
-    for objective, wanted in (
-        (HybridContrast(separate_pooled=True), True),
-        (HybridContrast(), False),
-        (GlobalContrast(), False),
-        (TokenContrast(), False),
-    ):
-        built = experiment.build_towers(objective)
-        assert isinstance(built.left_projection, SeparateProjections) == wanted
+    for arm, objective in experiment.objectives.items():
+        built = experiment.build_towers(objective())
+        assert isinstance(built.left_projection, SeparateProjections) == (arm == "apart")
+
+
+@pytest.mark.parametrize(
+    ("objective", "said"),
+    [
+        ({"class_path": "HybridContrast", "init_args": {"separate_pooled": "maybe"}}, "separate_pooled"),
+        ({"class_path": "GlobalContrast", "init_args": {"separate_pooled": True}}, "separate_pooled"),
+    ],
+)
+def test_what_it_cannot_be_is_one_line(
+    objective: dict[str, Any],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    assert retrieval(monkeypatch, "train", "-c", written(tmp_path, objective=objective)) == 2
+    printed = capsys.readouterr().err
+    assert said in printed
+    assert printed.count("\n") == 1
 
 
 def test_a_run_is_trained_indexed_and_searched(tmp_path: Path):
-    objective = {"class_path": "HybridContrast", "init_args": {"separate_pooled": True}}
-    assert TASK.train([written(tmp_path, objective=objective)], seeds=[1]) == 0
+    assert TASK.train([written(tmp_path, objective=SEPARATE)], seeds=[1]) == 0
     opened = Opened.of(tmp_path / "runs" / "retrieval" / "hybrid")
     parts = opened.trained.towers.left_projection
     assert isinstance(parts, SeparateProjections)
