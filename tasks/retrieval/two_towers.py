@@ -156,7 +156,8 @@ class Projection(nn.Module):
     def forward(self, tokens: Tokens) -> Encoded:
         """Items in the shared space; raises as `put` does."""
         put = self.put(tokens)
-        return Encoded(_units(put), self.direction(put))
+        vector = self.direction(put)
+        return Encoded(_units(put), vector)
 
     def put(self, tokens: Tokens) -> Tokens:
         """Tokens in the shared space, before they are normalised.
