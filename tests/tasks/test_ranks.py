@@ -112,8 +112,8 @@ def test_contrast_with_gathered_negatives_is_contrast_of_the_whole_batch(
     In float32 a gradient of 2.7 is rounded by 3e-7, so the bar grows with the step's largest gradient where that is
     above 1. And the steps are smaller: at 3e-2 two patches of a picture come so close that rounding decides which of
     them is a word's partner, and the gradients of that step differ by up to 5e-5, as they would between any two orders
-    of a sum. With a projection for each loss 6 of 4,800 entries of step 2 are 1.3e-6 apart in float32, so that is held in
-    float64 alone.
+    of a sum. With a projection for each loss 6 of 4,800 entries of step 2 are 1.3e-6 apart in float32, so that is held
+    in float64 alone.
     """
     found = []
     for ranks in (1, 2):
