@@ -9,8 +9,7 @@ ZIP_FAULTS = (
     OSError,
     EOFError,
     UnicodeError,
-    NotImplementedError,  # another compression or version
-    RuntimeError,  # encrypted
+    RuntimeError,  # encrypted, or of another compression or version
     zlib.error,
     zipfile.BadZipFile,
 )

@@ -154,8 +154,8 @@ class HybridContrast(Objective):
     The mixed score is `((1 - mix) g pooled + mix t token) / ((1 - mix) g + mix t)` with g and t the learned factors on
     the two, so that each counts by the scale on which it was trained.
 
-    Over frozen encoders a projection for each loss makes an ensemble of two small networks, which ranks better than one
-    (docs/retrieval-learning.md).
+    Over frozen encoders a projection for each loss makes an ensemble of two small networks, which ranked better than
+    one on emoji (docs/retrieval-learning.md).
 
     Args:
         token_weight: of the token-wise loss; the global one has the rest
